@@ -1,0 +1,93 @@
+"""Time as a thing that is handed in: the system's clock, or one that a test moves by hand.
+
+Wall-clock time is an `int` of Unix milliseconds (`_ms`), waits are `float` seconds (`_s`). Nothing else in the package
+asks the operating system for the time or sleeps.
+"""
+
+import asyncio
+import heapq
+import time
+from collections.abc import Awaitable
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a part of the relay may know of time."""
+
+    def now_ms(self) -> int:
+        """Wall-clock time, Unix milliseconds; may jump."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment; never jumps, never falls."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` of monotonic time."""
+        ...
+
+
+class SystemClock:
+    """The real one."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class ManualClock:
+    """A clock that stands still until `advance` moves it; sleepers wake in the order of their times."""
+
+    def __init__(self, now_ms: int = 1_767_225_600_000) -> None:
+        self._now_ms = float(now_ms)
+        self._monotonic_s = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def now_ms(self) -> int:
+        return int(self._now_ms)
+
+    def monotonic_s(self) -> float:
+        return self._monotonic_s
+
+    async def sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        heapq.heappush(self._sleepers, (self._monotonic_s + max(0.0, seconds), self._count, future))
+        await future
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks forward and wake every sleeper whose time has come."""
+        self._monotonic_s += seconds
+        self._now_ms += seconds * 1000
+        while self._sleepers and self._sleepers[0][0] <= self._monotonic_s:
+            _, _, future = heapq.heappop(self._sleepers)
+            if not future.done():
+                future.set_result(None)
+
+    def jump_wall(self, seconds: float) -> None:
+        """Move the wall clock alone, as NTP or an operator would."""
+        self._now_ms += seconds * 1000
+
+
+async def wait_at_most(clock: Clock, awaitable: Awaitable[object], seconds: float) -> bool:
+    """Wait for `awaitable`, but no longer than `seconds` by `clock`; True when it was done in time.
+
+    What was not done is cancelled. An exception of the awaitable is raised here.
+    """
+    work = asyncio.ensure_future(awaitable)
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return False
+        work.result()
+        return True
+    finally:
+        work.cancel()
+        timer.cancel()

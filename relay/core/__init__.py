@@ -1,0 +1,1 @@
+"""Decides: pure functions and values, no await, no clock, no chance, no I/O."""

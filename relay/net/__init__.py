@@ -1,0 +1,1 @@
+"""Calls out: the upstream, subscribers, artifact hosts."""

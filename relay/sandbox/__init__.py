@@ -1,0 +1,1 @@
+"""Imitates the upstream, so that everything can be tried without an account."""

@@ -1,0 +1,1 @@
+"""Remembers: the durable store, its one writer and its readers."""

@@ -1,0 +1,1 @@
+"""Lets in: every HTTP door of the relay."""

@@ -1,0 +1,1 @@
+"""Acts: the loops that submit, deliver, ask and clean up."""

@@ -1,0 +1,1 @@
+"""Tests mirror `relay/`; see `.github/CONTRIBUTING.md` for how to run them."""
