@@ -1,6 +1,6 @@
 """Every exception that we raise, in one tree.
 
-What the outside world answers is a value, never an exception; what we, an operator or a client did wrong is one of these:
+What the outside world answers is a value, never an exception; what we or a client did wrong is one of these:
 
     RelayError                      has a stable `code`, an HTTP `status`, a sentence, and perhaps `problems`
     ├── ConfigurationError          a setting is missing or wrong; all problems in one message

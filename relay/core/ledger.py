@@ -1,0 +1,183 @@
+"""The only place that decides what becomes of a job: happenings in, changes out.
+
+A **happening** is a frozen value that says what took place (a job was submitted, a callback came, a delivery was
+attempted). It names the rows that it has to see (`needs`) and decides (`decide`) from those rows alone what is written:
+pure, so that every engine, replica and simulation comes to the same end. The engine loads, applies `Changes`, and
+commits; no rule of the domain is written in SQL.
+
+The happenings stand beside this file, by what they are about: `submitting`, `receiving`, `delivering`, `accounts`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from relay.core import event as events
+from relay.core.delivery import OPEN, Delivery, Subscription, owe, wants
+from relay.core.dispatch import Account
+from relay.core.event import Event
+from relay.core.job import WAYS, Attempt, Job, State
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """One callback as it came, callback secrets masked; `effect` says what it did."""
+
+    seq: int = 0
+    job_id: str
+    number: int
+    at_ms: int
+    content_type: str
+    sha256: str
+    size_bytes: int
+    body: bytes = field(metadata={"packed": True})
+    status: str | None = None
+    progress: float | None = None
+    effect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A body that came to a callback door and is not a report on its task."""
+
+    seq: int = 0
+    job_id: str | None
+    at_ms: int
+    reason: str
+    content_type: str
+    sha256: str
+    size_bytes: int
+    body: bytes = field(metadata={"packed": True})
+
+
+Record = Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """The rows that a happening has to see. A job brings its attempts, its open deliveries and the subscriptions."""
+
+    job_id: str | None = None
+    token_hash: str | None = None
+    sha256: str | None = None
+    delivery_id: str | None = None
+    subscription_id: str | None = None
+    accounts: bool = False
+    queue_of_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What the engine found, read in the very transaction that will write."""
+
+    epoch: str
+    next_seq: int
+    job: Job | None = None
+    attempts: tuple[Attempt, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
+    open_deliveries: tuple[Delivery, ...] = ()
+    delivery: Delivery | None = None
+    subscription: Subscription | None = None
+    accounts: tuple[Account, ...] = ()
+    callback_seen: bool = False
+    queued: int = 0
+    queued_of_token: int = 0
+
+    def attempt(self, number: int) -> Attempt | None:
+        return next((attempt for attempt in self.attempts if attempt.number == number), None)
+
+    def attempt_of_token(self, token_hash: str) -> Attempt | None:
+        return next((attempt for attempt in self.attempts if attempt.token_hash == token_hash), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes(Generic[R]):
+    """What is written: `puts` are inserted, or replace the row of the same key; `result` goes to the caller."""
+
+    result: R
+    puts: tuple[Record, ...] = ()
+    drops: tuple[Record, ...] = ()
+
+
+class Happening(Generic[R]):
+    """Base of all happenings; subclasses are frozen dataclasses."""
+
+    __slots__ = ()
+
+    def needs(self) -> Needs:
+        raise NotImplementedError
+
+    def decide(self, loaded: Loaded) -> Changes[R]:
+        raise NotImplementedError
+
+
+class IllegalStep(AssertionError):
+    """A happening tried a way that the table of states does not have: a defect of ours, and nothing is written."""
+
+
+KEYS: Final[dict[type, str]] = {Callback: "", Quarantined: "", Attempt: "job_id number", Account: "email"}
+
+
+class Draft:
+    """Collects what one happening changes, and keeps order: event numbers, lanes, one last version a row."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._next_seq = loaded.next_seq
+        self._puts: dict[Any, Record] = {}
+        self._drops: list[Record] = []
+        self._open = list(loaded.open_deliveries)
+
+    def put(self, record: Record) -> None:
+        """Write `record`; a later version of the same row takes the place of an earlier one."""
+        names = KEYS.get(type(record), "id")
+        key = (type(record), *(getattr(record, name) for name in names.split())) if names else object()
+        self._puts[key] = record
+
+    def drop(self, record: Record) -> None:
+        self._drops.append(record)
+
+    def step(self, before: Job, after: Job) -> None:
+        """Write a job that has changed its state, by one of the ways in the table."""
+        check_step(before.state, after.state)
+        self.put(after)
+
+    def tell(self, job: Job, event_type: str, at_ms: int) -> None:
+        """Write an event about `job`, and owe it to every subscription that wants it, in the same transaction."""
+        event = events.of_job(job, event_type, epoch=self._loaded.epoch, seq=self._next_seq, at_ms=at_ms)
+        self._next_seq += 1
+        self.put(event)
+        for subscription in self._loaded.subscriptions:
+            if wants(subscription, event):
+                lane = [d for d in self._open if d.subscription_id == subscription.id and d.job_id == event.job_id]
+                made, superseded = owe(subscription, event, lane)
+                for delivery in (*superseded, made):
+                    self.put(delivery)
+                gone = {delivery.id for delivery in superseded}
+                self._open = [d for d in self._open if d.id not in gone] + [made]
+
+    def changes(self, result: R) -> Changes[R]:
+        return Changes(result, tuple(self._puts.values()), tuple(self._drops))
+
+
+def check_step(before: State, after: State) -> None:
+    if after != before and after not in WAYS[before]:
+        raise IllegalStep(f"a job cannot go from {before} to {after}")
+
+
+def nothing(result: R) -> Changes[R]:
+    """No change at all."""
+    return Changes(result)
+
+
+def lane_of(delivery: Delivery, open_deliveries: tuple[Delivery, ...]) -> list[Delivery]:
+    """The other open deliveries of the same job to the same subscription, oldest first."""
+    return [
+        other
+        for other in open_deliveries
+        if other.subscription_id == delivery.subscription_id
+        and other.job_id == delivery.job_id
+        and other.id != delivery.id
+        and other.state in OPEN
+    ]

@@ -1,0 +1,256 @@
+"""Happenings from the upstream about a task: a callback, which is a hint, and an answer when asked, the result.
+
+Reports are ordered by finality, then by `updatedAt`, then by progress. What is late or contradicts is kept and changes
+nothing; the end is only what the upstream answers when it is asked.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from relay.core import job as jobs
+from relay.core import watch
+from relay.core.job import Attempt, Job
+from relay.core.ledger import Callback, Changes, Draft, Happening, Loaded, Needs, Quarantined, nothing
+from relay.core.outcome import Found, Missing, TaskAnswer, Unanswered
+from relay.core.task import CANCELLED, FAILED, SUCCEEDED, Report
+
+CALLBACKS_MAX: Final = 1_000
+CALLBACK_BYTES_MAX: Final = 8 * 1024 * 1024
+TOKEN_OUTLIVES_JOB_MS: Final = 24 * 3600 * 1000
+
+Received = Literal["stored", "duplicate", "quarantined", "unknown", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackReceived(Happening[Received]):
+    """A body came to a callback address. `report` is what could be read of it, None when it is not a task.
+
+    `body` is masked; `sha256` is that of the bytes as they came.
+    """
+
+    token_hash: str
+    body: bytes
+    sha256: str
+    size_bytes: int
+    content_type: str
+    report: Report | None
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(token_hash=self.token_hash, sha256=self.sha256)
+
+    def decide(self, loaded: Loaded) -> Changes[Received]:
+        job, attempt = loaded.job, loaded.attempt_of_token(self.token_hash)
+        if job is None or attempt is None:
+            return nothing("unknown")
+        if job.finished_at_ms is not None and self.at_ms - job.finished_at_ms > TOKEN_OUTLIVES_JOB_MS:
+            return nothing("unknown")
+        if loaded.callback_seen:
+            return nothing("duplicate")
+        if attempt.callbacks >= CALLBACKS_MAX or attempt.callback_bytes + self.size_bytes > CALLBACK_BYTES_MAX:
+            return nothing("full")
+        draft = Draft(loaded)
+        attempt = replace(
+            attempt, callbacks=attempt.callbacks + 1, callback_bytes=attempt.callback_bytes + self.size_bytes
+        )
+        reason = self._foreign(attempt)
+        if reason is not None or self.report is None:
+            draft.put(attempt)
+            draft.put(self._quarantined(job, reason or "not a task"))
+            return draft.changes("quarantined")
+        attempt, effect = self._hint(draft, job, attempt, self.report)
+        draft.put(attempt)
+        draft.put(
+            Callback(
+                job_id=job.id,
+                number=attempt.number,
+                at_ms=self.at_ms,
+                content_type=self.content_type,
+                sha256=self.sha256,
+                size_bytes=self.size_bytes,
+                body=self.body,
+                status=self.report.status or None,
+                progress=self.report.progress,
+                effect=effect,
+            )
+        )
+        return draft.changes("stored")
+
+    def _foreign(self, attempt: Attempt) -> str | None:
+        """Why this body cannot be about the attempt whose address it came to."""
+        report = self.report
+        if report is None:
+            return "not a task"
+        if report.reply_ref is not None and report.reply_ref != attempt.reply_ref:
+            return "another replyRef"
+        if report.task_id and attempt.upstream_task_id and report.task_id != attempt.upstream_task_id:
+            return "another taskId"
+        return None
+
+    def _hint(self, draft: Draft, job: Job, attempt: Attempt, report: Report) -> tuple[Attempt, str]:
+        """What a callback may do: show progress, and make the relay ask."""
+        if job.final:
+            return attempt, "late: the job had already ended"
+        if attempt.state == "unknown" and report.task_id:
+            # An id known from a callback alone binds nothing, but it says where to look at once.
+            return replace(attempt, hinted_task_id=report.task_id, ask_at_ms=self.at_ms), "hint: look at this task"
+        if not attempt.occupying:
+            return attempt, "late: the attempt had already ended"
+        if report.final:
+            if attempt.hinted_at_ms is not None and attempt.asked < len(watch.HINT_STEPS_MS):
+                return attempt, "hint: the upstream is already being asked"
+            attempt = replace(attempt, hinted_at_ms=self.at_ms, hinted_task_id=report.task_id, asked=0)
+            if attempt.state == "created":
+                attempt = replace(attempt, ask_at_ms=self.at_ms)
+            return attempt, "hint: the upstream is asked for the end"
+        if attempt.state != "created" or job.state != "running":
+            return attempt, "early: the upstream has not named the task yet"
+        if _stale(attempt, report):
+            return attempt, "late: something newer is known"
+        told = _show_progress(draft, job, report, self.at_ms)
+        attempt = replace(attempt, reported_at_ms=report.updated_at_ms or attempt.reported_at_ms)
+        return attempt, "progress" if told is not job else "nothing new"
+
+    def _quarantined(self, job: Job, reason: str) -> Quarantined:
+        return Quarantined(
+            job_id=job.id,
+            at_ms=self.at_ms,
+            reason=reason,
+            content_type=self.content_type,
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            body=self.body,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswered(Happening[Job | None]):
+    """The upstream was asked about the task of an attempt. The result is the job as it is now."""
+
+    job_id: str
+    number: int
+    answer: TaskAnswer
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id, accounts=True)
+
+    def decide(self, loaded: Loaded) -> Changes[Job | None]:
+        job, attempt = loaded.job, loaded.attempt(self.number)
+        if job is None or attempt is None or attempt.state != "created":
+            return nothing(job)
+        draft = Draft(loaded)
+        attempt = replace(attempt, asked=attempt.asked + 1)
+        match self.answer:
+            case Found(report) if report.task_id in (None, attempt.upstream_task_id):
+                job = absorb(draft, job, attempt, report, self.at_ms, loaded)
+            case Missing():
+                job = self._missing(draft, job, attempt, loaded)
+            case Unanswered(throttled=True):
+                draft.put(replace(attempt, ask_at_ms=self.at_ms + watch.THROTTLED_MS))
+            case _:
+                draft.put(replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, self.at_ms)))
+        return draft.changes(job)
+
+    def _missing(self, draft: Draft, job: Job, attempt: Attempt, loaded: Loaded) -> Job:
+        since_ms = attempt.missing_since_ms if attempt.missing_since_ms is not None else self.at_ms
+        attempt = replace(attempt, missing=attempt.missing + 1, missing_since_ms=since_ms)
+        if watch.lost(attempt, self.at_ms):
+            error = jobs.error("lost", "the upstream no longer knows the task")
+            return _end(draft, job, attempt, "failed", error, self.at_ms, loaded)
+        draft.put(replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, self.at_ms)))
+        return job
+
+
+def absorb(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int, loaded: Loaded | None = None) -> Job:
+    """Take the upstream's own word about a task: its progress, or its end."""
+    attempt = replace(
+        attempt,
+        missing=0,
+        missing_since_ms=None,
+        reported_at_ms=max(report.updated_at_ms or 0, attempt.reported_at_ms or 0) or None,
+    )
+    if job.state == "running" and report.status:
+        job = replace(job, task=report.raw)
+    if report.status == SUCCEEDED:
+        return _succeed(draft, job, attempt, report, at_ms, loaded)
+    if report.status == FAILED or report.status in CANCELLED:
+        return _end(draft, job, attempt, "failed", _failure(report), at_ms, loaded)
+    if attempt.asked:
+        attempt = replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, at_ms))
+    draft.put(attempt)
+    if job.state == "running":
+        told = _show_progress(draft, job, report, at_ms)
+        draft.put(told)
+        return told
+    return job
+
+
+def _succeed(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int, loaded: Loaded | None) -> Job:
+    if report.artifacts:
+        job = replace(job, artifacts=list(report.artifacts), progress=1.0, upstream_status=report.status)
+        return _end(draft, job, attempt, "succeeded", None, at_ms, loaded)
+    # SUCCEEDED without any file happens, and the file comes a little later.
+    since_ms = attempt.empty_since_ms if attempt.empty_since_ms is not None else at_ms
+    attempt = replace(attempt, empty_since_ms=since_ms)
+    if watch.without_artifact_too_long(attempt, at_ms):
+        error = jobs.error("no_artifact", "the upstream says that it succeeded, but has no file of it", retryable=True)
+        return _end(draft, job, attempt, "failed", error, at_ms, loaded)
+    draft.put(replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, at_ms)))
+    draft.put(job)
+    return job
+
+
+def _end(
+    draft: Draft,
+    job: Job,
+    attempt: Attempt,
+    state: Literal["succeeded", "failed"],
+    error: dict[str, Any] | None,
+    at_ms: int,
+    loaded: Loaded | None,
+) -> Job:
+    """The task has ended: its slot is free, and a job that still ran ends with it."""
+    draft.put(replace(attempt, state="ended", ended_at_ms=at_ms, ask_at_ms=None))
+    for account in loaded.accounts if loaded else ():
+        if account.email == attempt.account and account.parked is None and account.retry_at_ms:
+            draft.put(replace(account, retry_at_ms=0, updated_at_ms=at_ms))
+    if job.state != "running":
+        return job
+    after = replace(job, state=state, error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
+    draft.step(job, after)
+    draft.tell(after, f"job.{state}", at_ms)
+    return after
+
+
+def _stale(attempt: Attempt, report: Report) -> bool:
+    return (
+        report.updated_at_ms is not None
+        and attempt.reported_at_ms is not None
+        and report.updated_at_ms < attempt.reported_at_ms
+    )
+
+
+def _show_progress(draft: Draft, job: Job, report: Report, at_ms: int) -> Job:
+    """Progress never falls within an attempt; an event is written when something that is shown has changed."""
+    progress = max(job.progress, report.progress or 0.0)
+    status = report.status or job.upstream_status
+    if progress == job.progress and status == job.upstream_status:
+        return job
+    started_at_ms = job.started_at_ms or (at_ms if status == "RUNNING" else None)
+    after = replace(job, progress=progress, upstream_status=status, started_at_ms=started_at_ms, updated_at_ms=at_ms)
+    draft.put(after)
+    draft.tell(after, "job.progress", at_ms)
+    return after
+
+
+def _failure(report: Report) -> dict[str, Any]:
+    """The upstream's failure in our words: moderation is never retryable, bad output and no reason at all are."""
+    given = report.error or {}
+    reason = given.get("reason") or None
+    message = given.get("message") or f"the upstream ended the task as {report.status}"
+    if reason is not None and reason.startswith("SAFETY"):
+        return jobs.error("moderated", message, reason=reason)
+    if reason is not None and reason.startswith("INTERNAL.BAD_OUTPUT"):
+        return jobs.error("bad_output", message, reason=reason, retryable=True)
+    return jobs.error("upstream_failed", message, reason=reason, retryable=reason is None)

@@ -1,0 +1,58 @@
+"""Server-sent events on the wire: frames, cursors, and what a reader may ask for.
+
+Every value that goes into a frame is JSON in one line or a name from a closed set, so nobody can inject a field.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from relay.core.event import Event, encode, render
+from relay.core.job import Address
+
+HEARTBEAT_S: Final = 15
+CURSOR: Final = re.compile(r"(?P<epoch>[0-9a-f]{8})-(?P<seq>\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A position in the log: everything up to and including event `seq` has been seen. `epoch` None: not known."""
+
+    seq: int
+    epoch: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+def parse_cursor(text: str) -> Cursor | None:
+    """`<epoch>-<seq>` as it stands in an event's `id`; None for anything else."""
+    match = CURSOR.fullmatch(text)
+    return Cursor(int(match["seq"]), match["epoch"]) if match else None
+
+
+def frame(event: Event, address: Address) -> bytes:
+    """One event, its data in a single line."""
+    data = encode(render(event, address))
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), data)
+
+
+def notice(name: str, data: dict[str, Any], *, cursor: Cursor | None = None) -> bytes:
+    """A frame about the stream itself (`stream.open`, `stream.cursor`, `stream.gap`, `stream.bye`).
+
+    With `cursor` it carries an id, which every reader then remembers.
+    """
+    line = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    head = f"id: {cursor}\n" if cursor is not None else ""
+    return f"{head}event: {name}\ndata: {line}\n\n".encode()
+
+
+def retry(milliseconds: int) -> bytes:
+    """How long a reader waits before it comes back; with a comment, so that proxies pass the head on at once."""
+    return f"retry: {milliseconds}\n: relay\n\n".encode()
+
+
+def heartbeat(now_s: int) -> bytes:
+    """A comment. It ends with one newline: with two, some readers take it for an empty event."""
+    return f": hb {now_s}\n".encode()

@@ -1,0 +1,271 @@
+"""The upstream's task object: read from any of its shapes, never trusted, never raising.
+
+A task arrives nested (`{"task": {…}}`), flat, or in a list (`{"tasks": [{…}]}`); numbers arrive as strings; anything
+may be missing. `read` takes what is there. See the upstream's page "Videos" and its facts.
+"""
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+TASK_ID: Final = re.compile(
+    r"user:\d{1,19}-runwayml:(?P<account>[^\s/?#%\\]{1,254})-task:"
+    r"(?P<uuid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+)
+
+SUCCEEDED: Final = "SUCCEEDED"
+FAILED: Final = "FAILED"
+CANCELLED: Final = frozenset({"CANCELLED", "CANCELED"})
+FINAL: Final = frozenset({SUCCEEDED, FAILED}) | CANCELLED
+
+TEXT_MAX_CHARS: Final = 2_000
+ARTIFACTS_MAX: Final = 20
+PREVIEWS_MAX: Final = 12
+
+_TYPES: Final = {
+    ".mp4": ("video", "video/mp4"),
+    ".mov": ("video", "video/quicktime"),
+    ".webm": ("video", "video/webm"),
+    ".png": ("image", "image/png"),
+    ".jpg": ("image", "image/jpeg"),
+    ".jpeg": ("image", "image/jpeg"),
+    ".webp": ("image", "image/webp"),
+    ".gif": ("image", "image/gif"),
+    ".mp3": ("audio", "audio/mpeg"),
+    ".wav": ("audio", "audio/wav"),
+    ".m4a": ("audio", "audio/mp4"),
+}
+
+# The secret in the relay's own replyUrl, which the upstream echoes back to whoever may look.
+_CALLBACK_SECRET: Final = re.compile(r"(/callbacks/)[A-Za-z0-9_\-]{16,}")
+_CALLBACK_SECRET_BYTES: Final = re.compile(rb"(/callbacks/)[A-Za-z0-9_\-]{16,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one body says of one task; `raw` is the whole object with callback secrets masked."""
+
+    task_id: str | None
+    reply_ref: str | None
+    status: str
+    progress: float | None
+    updated_at_ms: int | None
+    starts_in_s: float | None
+    error: dict[str, Any] | None
+    artifacts: tuple[dict[str, Any], ...]
+    raw: dict[str, Any]
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+
+def decode(body: bytes) -> object:
+    """Parse JSON as strictly as a hostile sender deserves.
+
+    Returns the value, or `None` when the bytes are not JSON (NaN, too deep, too long a number, no charset of JSON's).
+    Strings that no UTF-8 text can hold (lone surrogates) lose just those characters.
+    """
+    try:
+        text = body.decode("utf-8-sig") if not _looks_wide(body) else body.decode(json.detect_encoding(body))
+        value: object = json.loads(text, parse_constant=_refuse_constant)
+        return printable(value)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return None
+
+
+def printable(value: object) -> object:
+    """The same JSON value, each lone surrogate replaced by `?`, so that it can be written anywhere."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode("utf-8", "replace"))
+    return value
+
+
+def mask(text: str) -> str:
+    """Hide the secret of every relay callback URL in `text`."""
+    return _CALLBACK_SECRET.sub(r"\1***", text)
+
+
+def mask_bytes(body: bytes, token: str = "") -> bytes:
+    """Hide the secret of every relay callback URL in `body`, and `token` wherever it stands."""
+    body = _CALLBACK_SECRET_BYTES.sub(rb"\1***", body)
+    return body.replace(token.encode(), b"***") if token else body
+
+
+def unwrap(body: object) -> dict[str, Any] | None:
+    """Find the task object in a body: at the top level, in `task`, or first in `tasks` or in an array."""
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if not isinstance(body, dict):
+        return None
+    if "status" in body and ("taskId" in body or "progressRatio" in body or "artifacts" in body):
+        return body
+    nested = body.get("task")
+    if isinstance(nested, dict):
+        # Users have seen the ids beside the nested object as well as in it.
+        beside = {key: body[key] for key in ("taskId", "replyUrl", "replyRef") if key in body and key not in nested}
+        return {**nested, **beside}
+    tasks = body.get("tasks")
+    if isinstance(tasks, list) and tasks and isinstance(tasks[0], dict):
+        return tasks[0]
+    return body if isinstance(body.get("taskId"), str) or isinstance(body.get("status"), str) else None
+
+
+def listed(body: object) -> list[dict[str, Any]]:
+    """The task objects of a list answer: an array, or one in `tasks`."""
+    rows = body.get("tasks") if isinstance(body, dict) else body
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def read(body: object) -> Report | None:
+    """Read a task from any shape; `None` when there is none in it."""
+    task = unwrap(body)
+    if task is None:
+        return None
+    task_id = _text(task.get("taskId"))
+    return Report(
+        task_id=task_id if task_id and TASK_ID.fullmatch(task_id) else None,
+        reply_ref=_text(task.get("replyRef")),
+        status=(_text(task.get("status")) or "").upper(),
+        progress=_ratio(task.get("progressRatio")),
+        updated_at_ms=_instant_ms(task.get("updatedAt")),
+        starts_in_s=_number(task.get("estimatedTimeToStartSeconds")),
+        error=_error(task.get("error")),
+        artifacts=_artifacts(task.get("artifacts")),
+        raw=json.loads(mask(json.dumps(task, ensure_ascii=False))),
+    )
+
+
+def named(task_id: str, reply_ref: str | None) -> Report:
+    """A report that says no more than that the task exists, as the scheduler list and a 429 body do."""
+    return Report(task_id, reply_ref, "", None, None, None, None, (), {})
+
+
+def content_type_of(name: str) -> tuple[str, str]:
+    """`(kind, media type)` by the extension of a file name."""
+    return _TYPES.get(PurePosixPath(name).suffix.lower(), ("other", "application/octet-stream"))
+
+
+def account_of(task_id: str) -> str | None:
+    """The e-mail inside a task id: personal data, never logged."""
+    match = TASK_ID.fullmatch(task_id)
+    return match["account"] if match else None
+
+
+def _looks_wide(body: bytes) -> bool:
+    return body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in body[:4]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _text(value: object) -> str | None:
+    return value.replace("\x00", "")[:TEXT_MAX_CHARS] or None if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < 1e15 else None  # also refuses NaN and infinity
+
+
+def _ratio(value: object) -> float | None:
+    number = _number(value)
+    return None if number is None else min(1.0, max(0.0, number))
+
+
+def _instant_ms(value: object) -> int | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    try:
+        return int((instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (OverflowError, OSError):
+        return None
+
+
+def _error(value: object) -> dict[str, Any] | None:
+    if isinstance(value, str) and value:
+        return {"message": mask(value[:TEXT_MAX_CHARS]), "reason": None}
+    if not isinstance(value, dict):
+        return None
+    message = _text(value.get("errorMessage")) or _text(value.get("message"))
+    return {"message": mask(message) if message else None, "reason": _text(value.get("reason"))}
+
+
+def _artifacts(value: object) -> tuple[dict[str, Any], ...]:
+    """Those artifacts that have an address; the kind is told by its path, for there is no `type`."""
+    rows = value if isinstance(value, list) else []
+    found = []
+    for row in rows[:ARTIFACTS_MAX]:
+        url = row.get("url") if isinstance(row, dict) else None
+        if isinstance(url, str) and url.startswith(("http://", "https://")):
+            found.append(_artifact(row, url))
+    return tuple(found)
+
+
+def _artifact(row: dict[str, Any], url: str) -> dict[str, Any]:
+    try:
+        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    except ValueError:
+        suffix = ""
+    kind, content_type = content_type_of(suffix and f"x{suffix}")
+    metadata = row.get("metadata")
+    meta = metadata if isinstance(metadata, dict) else {}
+    size = meta.get("size")
+    dimensions = meta.get("dimensions")
+    width, height = meta.get("width"), meta.get("height")
+    if isinstance(size, dict):
+        width, height = size.get("width"), size.get("height")
+    elif isinstance(dimensions, list) and len(dimensions) == 2:
+        width, height = dimensions
+    file_size, previews = _number(row.get("fileSize")), row.get("previewUrls")
+    return {
+        "kind": kind,
+        "contentType": content_type,
+        "extension": suffix if suffix in _TYPES else "",
+        "sizeBytes": None if file_size is None else int(file_size),
+        "durationS": _number(meta.get("duration")),
+        "width": _whole(width),
+        "height": _whole(height),
+        "previews": [
+            preview
+            for preview in (previews if isinstance(previews, list) else [])[:PREVIEWS_MAX]
+            if isinstance(preview, str) and preview.startswith(("http://", "https://"))
+        ],
+        "sourceUrl": url,
+        "sourceExpiresAtMs": _expiry_ms(url),
+    }
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _expiry_ms(url: str) -> int | None:
+    """When a signed link dies, as its `_jwt` says; read, not verified, for it is only a hint."""
+    try:
+        token = parse_qs(urlsplit(url).query).get("_jwt", [""])[0]
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        expires_s = _number(claims.get("exp"))
+    except (ValueError, IndexError, AttributeError):
+        return None
+    return None if expires_s is None else int(expires_s * 1000)

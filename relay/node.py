@@ -1,0 +1,165 @@
+"""The running relay: builds every part once, starts and stops them in order; alone knows them all."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from starlette.applications import Starlette
+
+from relay import observe
+from relay import settings as config
+from relay.address import Addresses
+from relay.clock import Clock, SystemClock
+from relay.feed import Feed
+from relay.net.artifacts import UpstreamArtifacts
+from relay.net.upstream import Upstream
+from relay.net.webhook import WebhookSender
+from relay.settings import Settings, load_catalogue
+from relay.store.sqlite import open_store
+from relay.vault import Vault, load_key, new_hex, parse_key
+from relay.web.app import build
+from relay.web.guard import Guard
+from relay.web.stream import Streams
+from relay.work.accounts import AccountKeeper
+from relay.work.deliverer import Deliverer
+from relay.work.janitor import Janitor
+from relay.work.loop import Worker
+from relay.work.reconciler import Reconciler
+from relay.work.submitter import Submitter
+
+KEY_SUFFIX: Final = ".key"
+
+
+class Node:
+    """One relay. `app` is its ASGI application, whose lifespan runs everything; `drain` ends the open streams."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.feed = Feed()
+        self.workers: list[Worker] = []
+        self.app = build(self._lifespan)
+        self._log = observe.logger("node")
+
+    def drain(self) -> None:
+        """Say goodbye to every open stream, so that the server can stop; may be called from a signal handler."""
+        self.feed.close()
+
+    @property
+    def base_url(self) -> str:
+        """Where subscribers reach this relay."""
+        return self.settings.public_url or f"http://{self.settings.host}:{self.settings.port}"
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            await self._start(app, stack)
+            yield
+
+    async def _start(self, app: Starlette, stack: AsyncExitStack) -> None:
+        """Store first, then what calls out, then the workers; the stack closes them in the opposite order."""
+        settings, clock = self.settings, self.clock
+        catalogue = load_catalogue(settings.catalogue)
+        vault = Vault(_key(settings))
+        store = await open_store(settings.database_path, new_hex=new_hex, committed=self.feed.committed)
+        stack.push_async_callback(store.close)
+        self.feed.committed(await store.head())
+        upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value())
+        stack.push_async_callback(upstream.aclose)
+        sender = WebhookSender(settings.allow_targets, clock=clock)
+        stack.push_async_callback(sender.aclose)
+        artifacts = UpstreamArtifacts(upstream, settings.allow_targets)
+        stack.push_async_callback(artifacts.aclose)
+        addresses = Addresses(self.base_url, vault, clock, settings.artifact_url_ttl)
+        in_doubt_after_s = float(settings.in_doubt_after)
+        submitter = Submitter(
+            store,
+            self.feed,
+            clock,
+            upstream,
+            callback_url=f"{settings.public_url}/callbacks" if settings.public_url else None,
+            in_doubt_after_s=in_doubt_after_s,
+        )
+        deliverer = Deliverer(store, self.feed, clock, sender, vault, addresses.of)
+        reconciler = Reconciler(store, self.feed, clock, upstream, in_doubt_after_s=in_doubt_after_s)
+        keeper = AccountKeeper(store, self.feed, clock, upstream, given=settings.accounts)
+        in_doubt, released = await submitter.recover(), await deliverer.recover()
+        self._fill(
+            app,
+            store=store,
+            feed=self.feed,
+            clock=clock,
+            settings=settings,
+            catalogue=catalogue,
+            vault=vault,
+            allow=settings.allow_targets,
+            addresses=addresses,
+            artifacts=artifacts,
+            guard=Guard(settings.admin_token.get_secret_value()),
+            streams=Streams(),
+        )
+        self.workers = [keeper, submitter, reconciler, deliverer, Janitor(store, self.feed, clock)]
+        for worker in self.workers:
+            worker.start()
+            stack.push_async_callback(worker.stop)
+        stack.callback(self.drain)
+        stack.enter_context(_drained_by_signals(self))
+        self._log.info(
+            "relay.started",
+            instance=store.instance,
+            upstream=settings.upstream_url,
+            finds_ends="by callbacks and polls" if settings.public_url else "by polls alone: no RELAY_PUBLIC_URL",
+            attempts_in_doubt=in_doubt,
+            deliveries_released=released,
+        )
+
+    @staticmethod
+    def _fill(app: Starlette, **parts: Any) -> None:
+        for name, part in parts.items():
+            setattr(app.state, name, part)
+
+
+def app() -> Starlette:
+    """The app factory: `uvicorn --factory relay.node:app`, with the settings of the environment."""
+    observe.configure()
+    return Node(config.load()).app
+
+
+def _key(settings: Settings) -> bytes:
+    """The key of the settings, or the one in the file beside the database."""
+    if settings.secret_key is not None:
+        return parse_key(settings.secret_key.get_secret_value())
+    return load_key(Path(f"{settings.database_path}{KEY_SUFFIX}"))
+
+
+@contextmanager
+def _drained_by_signals(node: Node) -> Iterator[None]:
+    """Close the feed when the process is told to stop, before the server's own handler runs.
+
+    The server waits for open connections before it ends the lifespan, and an open stream ends only when it is told to:
+    without this a SIGTERM would wait for ever. Only the main thread may have signal handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(node.drain)
+        previous = before[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,70 @@
+"""Runs ASGI apps under uvicorn: in the foreground until a signal, or inside a loop on a port of its own."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import uvicorn
+
+GRACE_S: Final = 30
+BACKLOG: Final = 2_048
+
+
+def _config(app: Any, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        # A proxy in front is not trusted before somebody says so.
+        proxy_headers=False,
+        server_header=False,
+        **more,
+    )
+
+
+class _Hosted(uvicorn.Server):
+    """A server inside somebody else's loop: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `OSError` when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def run(app: Any, listening: socket.socket) -> bool:
+    """Serve until SIGTERM or SIGINT; False when the app could not start."""
+    server = uvicorn.Server(_config(app))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    return server.started
+
+
+@asynccontextmanager
+async def hosted(app: Any, listening: socket.socket, *, drain: Callable[[], None] | None = None) -> AsyncGenerator[str]:
+    """Serve inside this loop, and give the address once it answers; `drain` ends streams before the server waits."""
+    server = _Hosted(_config(app))
+    host, port = listening.getsockname()[:2]
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started:
+            if serving.done():
+                serving.result()
+                raise RuntimeError("the app did not start; its log says why")
+            await asyncio.sleep(0.005)
+        yield f"http://{host}:{port}"
+    finally:
+        if drain is not None:
+            drain()
+        server.should_exit = True
+        await serving
+        listening.close()

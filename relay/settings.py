@@ -1,0 +1,223 @@
+"""All settings, read and checked once: from the environment, `.env` and `relay.toml`, all problems in one message."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import TomlConfigSettingsSource as TomlSource
+
+from relay.core import catalogue
+from relay.core.accounts import SeenAccount
+from relay.core.target import Allow, parse_allow
+from relay.errors import ConfigurationError, Problem
+
+PREFIX: Final = "RELAY_"
+ENV_FILE: Final = ".env"
+TOML_FILE: Final = "relay.toml"
+ADMIN_TOKEN_MIN_CHARS: Final = 24
+SLOTS_MAX: Final = 10
+# For the client commands, which read them themselves.
+_OF_CLIENTS: Final = frozenset({"RELAY_URL", "RELAY_TOKEN"})
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_DURATION: Final = re.compile(r"(\d{1,9})\s*(s|m|h|d)")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _duration_s(value: object) -> object:
+    """`20s`, `10m`, `6h`, `7d`: seconds."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration such as 20s, 10m, 6h or 7d")
+    return int(match[1]) * _UNIT_S[match[2]]
+
+
+def _accounts(value: object) -> object:
+    """`email=slots,email=slots`."""
+    if not isinstance(value, str):
+        return value
+    seen = []
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        email, _, slots = item.rpartition("=")
+        if "@" not in email or not slots.isdecimal() or not 1 <= int(slots) <= SLOTS_MAX:
+            raise ValueError(f"must be email=slots,email=slots with 1 to {SLOTS_MAX} slots each")
+        seen.append(SeenAccount(email, int(slots)))
+    return tuple(seen)
+
+
+def _allow(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return parse_allow(value)
+        except ConfigurationError as error:
+            raise ValueError(error.message.replace("RELAY_ALLOW_TARGETS: ", "")) from None
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_duration_s)]
+
+
+class Settings(BaseSettings):
+    """Every setting of a running relay; durations are whole seconds, lists are tuples."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        toml_file=TOML_FILE,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: str = Field("sqlite:///relay.db", validation_alias=AliasChoices("RELAY_DATABASE_URL", "DATABASE_URL"))
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535, validation_alias=AliasChoices("RELAY_PORT", "PORT"))
+    upstream_url: str = "https://api.useapi.net/v1/runwayml"
+    upstream_token: SecretStr
+    public_url: str | None = None
+    admin_token: SecretStr
+    secret_key: SecretStr | None = None
+    accounts: Annotated[tuple[SeenAccount, ...], NoDecode, BeforeValidator(_accounts)] = ()
+    validation: Literal["strict", "warn", "off"] = "strict"
+    catalogue: Path | None = None
+    queue_per_token: int = Field(100, ge=1, le=1_000_000)
+    queue_max: int = Field(10_000, ge=1, le=1_000_000)
+    in_doubt_after: Annotated[Duration, Field(ge=60)] = "6h"  # type: ignore[assignment]
+    allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
+    artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlSource(settings_cls)
+
+    @field_validator("upstream_url", "public_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an http:// or https:// address without ? and #")
+        if parts.username or parts.password:
+            raise ValueError("must not have a user name or password in it")
+        return url.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _can_be_reached(cls, url: str | None, info: ValidationInfo) -> str | None:
+        upstream = urlsplit(info.data.get("upstream_url", "")).hostname
+        if url is not None and urlsplit(url).hostname in _LOOPBACK and upstream not in _LOOPBACK:
+            raise ValueError("is a loopback address, where the upstream cannot call back; leave it out to poll instead")
+        return url
+
+    @field_validator("admin_token")
+    @classmethod
+    def _is_long(cls, token: SecretStr) -> SecretStr:
+        if len(token.get_secret_value()) < ADMIN_TOKEN_MIN_CHARS:
+            raise ValueError(f"must have at least {ADMIN_TOKEN_MIN_CHARS} characters")
+        return token
+
+    @field_validator("upstream_token")
+    @classmethod
+    def _is_there(cls, token: SecretStr) -> SecretStr:
+        if not token.get_secret_value().strip():
+            raise ValueError("must not be empty")
+        return token
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_sqlite(cls, url: str) -> str:
+        if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+            raise ValueError("must be sqlite:///file.db, or sqlite:////absolute/file.db")
+        return url
+
+    @property
+    def database_path(self) -> Path:
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+class _OnlyGiven(Settings):
+    """Settings from arguments alone: no environment, no file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def load() -> Settings:
+    """The settings of this process; `ConfigurationError` with every problem."""
+    names = {*os.environ, *dotenv_values(ENV_FILE)}
+    problems = list(_unknown(names))
+    if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
+        message = "must be 1: one SQLite file serves one process"
+        problems.append(Problem("WEB_CONCURRENCY", "one_process", message))
+    return _checked(Settings, {}, problems)
+
+
+def given(**values: Any) -> Settings:
+    """Settings from these values alone, by their names in lower case: for demo, dev and tests."""
+    unknown = sorted(values.keys() - Settings.model_fields.keys())
+    problems = [Problem(f"{PREFIX}{name.upper()}", "unknown", "is not a setting") for name in unknown]
+    return _checked(_OnlyGiven, values, problems)
+
+
+def load_catalogue(path: Path | None) -> catalogue.Catalogue:
+    """The built-in catalogue, with what the file at `path` adds and overrides."""
+    texts = [files("relay.core").joinpath(catalogue.BUILT_IN).read_text("utf-8")]
+    if path is not None:
+        try:
+            texts.append(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"RELAY_CATALOGUE: {path} cannot be read: {error}") from error
+    return catalogue.parse(*texts)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all settings in the environment."""
+    return tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields) + tuple(sorted(_OF_CLIENTS))
+
+
+def _unknown(present: set[str]) -> Iterator[Problem]:
+    known = set(names())
+    for name in sorted(present):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            yield Problem(name, "unknown", "is not a setting of the relay")
+
+
+def _checked(kind: type[Settings], values: Mapping[str, Any], problems: list[Problem]) -> Settings:
+    settings = None
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_context=False, include_input=False):
+            name = str(found["loc"][0]) if found["loc"] else "settings"
+            name = name if name.isupper() else f"{PREFIX}{name.upper()}"
+            message = "is required" if found["type"] == "missing" else found["msg"].removeprefix("Value error, ")
+            problems.append(Problem(name, found["type"], message))
+    if settings is None or problems:
+        lines = "\n".join(f"  {problem.field} {problem.message}" for problem in problems)
+        raise ConfigurationError(f"the relay cannot start with these settings:\n{lines}", problems=problems)
+    return settings

@@ -1,0 +1,171 @@
+"""What every engine promises: one writer that decides and commits, and readers that see what is committed.
+
+`apply` returns only after the commit is durable. Reads see every commit that was acknowledged before they began. Lists
+are bounded by their `limit`. An engine that cannot write raises `Unavailable`, and comes back by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from relay.core.delivery import Delivery, Subscription
+from relay.core.dispatch import Account, Waiting
+from relay.core.event import Event
+from relay.core.job import Attempt, Job
+from relay.core.ledger import Callback, Happening, Quarantined
+
+R = TypeVar("R")
+
+PAGE_MAX: Final = 200
+EVENTS_PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; an empty tuple is no condition, several values of one field are alternatives."""
+
+    state: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    reply_ref: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
+    token_id: tuple[str, ...] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events to read; an empty tuple is no condition, several values of one field are alternatives."""
+
+    job_id: tuple[str, ...] = ()
+    reply_ref: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """Which deliveries to list."""
+
+    state: tuple[str, ...] = ()
+    subscription_id: tuple[str, ...] = ()
+    job_id: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """The durable store, as the rest of the relay sees it."""
+
+    @property
+    def instance(self) -> str:
+        """8 hex digits that name this relay in its replyRefs."""
+        ...
+
+    @property
+    def epoch(self) -> str:
+        """The first part of the ids of events written now."""
+        ...
+
+    async def apply(self, happening: Happening[R]) -> R:
+        """Decide and commit; the result is what the happening answers."""
+        ...
+
+    async def head(self) -> int:
+        """The number of the newest event, 0 when there is none."""
+        ...
+
+    async def earliest(self) -> int:
+        """The number of the oldest event that is still kept, `head() + 1` when there is none."""
+        ...
+
+    async def seq_at(self, at_ms: int) -> int:
+        """The number of the last event before `at_ms`, 0 when there is none."""
+        ...
+
+    async def events_after(self, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
+        """Events behind `seq`, oldest first."""
+        ...
+
+    async def event(self, seq: int) -> Event | None: ...
+
+    async def job(self, any_id: str) -> Job | None:
+        """A job by its id or by any of its task ids."""
+        ...
+
+    async def jobs(self, wanted: JobFilter, before_seq: int | None, limit: int) -> list[Job]:
+        """Jobs before `before_seq`, newest first by insertion number."""
+        ...
+
+    async def queue_position(self, job: Job) -> int | None:
+        """1 for the job that is next; None for one that does not wait."""
+        ...
+
+    async def waiting(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
+        """The head of the queue, in its order: the jobs that may run on one of these accounts."""
+        ...
+
+    async def stranded(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
+        """Queued jobs that are pinned to an account which is not among these."""
+        ...
+
+    async def count_by_state(self) -> dict[str, int]:
+        """How many jobs are in each state that is not final."""
+        ...
+
+    async def accounts(self) -> list[Account]: ...
+
+    async def busy(self) -> dict[str, int]:
+        """Attempts that take a slot, counted per account."""
+        ...
+
+    async def attempts(self, job_id: str) -> list[Attempt]: ...
+
+    async def attempts_due(self, now_ms: int, limit: int) -> list[Attempt]:
+        """Attempts that the upstream should be asked about now, the longest overdue first."""
+        ...
+
+    async def next_ask_ms(self, after_ms: int) -> int | None:
+        """When, behind that time, the next attempt has to be asked about."""
+        ...
+
+    async def attempts_sending(self) -> list[Attempt]:
+        """Attempts whose answer never came, because whoever sent them is gone."""
+        ...
+
+    async def callbacks(self, job_id: str, after_seq: int, limit: int) -> list[Callback]: ...
+
+    async def quarantine(self, before_seq: int | None, limit: int) -> list[Quarantined]: ...
+
+    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
+        """Delete the oldest until both bounds hold; how many were deleted."""
+        ...
+
+    async def subscriptions(self) -> list[Subscription]:
+        """All but those of single jobs."""
+        ...
+
+    async def subscription(self, subscription_id: str) -> Subscription | None: ...
+
+    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Delivery]:
+        """Due deliveries of active subscriptions, at most `room` each and none of those that are `full`."""
+        ...
+
+    async def next_due_ms(self, full: Sequence[str]) -> int | None:
+        """When the next delivery of an active subscription is due, leaving out those that are `full`."""
+        ...
+
+    async def deliveries_sending(self, lease_before_ms: int | None, limit: int) -> list[Delivery]:
+        """Deliveries whose lease ended before that time (None: all)."""
+        ...
+
+    async def deliveries(self, wanted: DeliveryFilter, before_seq: int | None, limit: int) -> list[Delivery]:
+        """Newest first by insertion number."""
+        ...
+
+    async def delivery(self, delivery_id: str) -> Delivery | None: ...
+
+    async def check(self) -> None:
+        """Write and read something; raises `Unavailable` when the store cannot."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,163 @@
+-- The first schema. Times are Unix milliseconds, JSON is text, secrets are sealed before they come here.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    model TEXT NOT NULL,
+    reply_ref TEXT,
+    reply_url_sealed TEXT,
+    origin TEXT NOT NULL,
+    token_id TEXT NOT NULL,
+    submitted_by TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    deadline_ms INTEGER,
+    pinned TEXT,
+    account TEXT,
+    task_id TEXT NOT NULL UNIQUE,
+    upstream_task_id TEXT UNIQUE,
+    upstream_status TEXT,
+    progress REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    task TEXT,
+    artifacts TEXT NOT NULL,
+    error TEXT,
+    problems TEXT NOT NULL,
+    retry_of TEXT,
+    created_at_ms INTEGER NOT NULL,
+    submitted_at_ms INTEGER,
+    started_at_ms INTEGER,
+    finished_at_ms INTEGER,
+    updated_at_ms INTEGER NOT NULL
+) STRICT;
+-- The queue, in its order; and the lists, newest first, by each filter that is narrow enough to want an index.
+CREATE INDEX jobs_queue ON jobs (priority DESC, seq) WHERE state = 'queued';
+CREATE INDEX jobs_queue_of_token ON jobs (token_id) WHERE state = 'queued';
+CREATE INDEX jobs_by_state ON jobs (state, seq);
+CREATE INDEX jobs_by_model ON jobs (model, seq);
+CREATE INDEX jobs_by_reply_ref ON jobs (reply_ref, seq) WHERE reply_ref IS NOT NULL;
+CREATE INDEX jobs_by_token ON jobs (token_id, seq);
+
+CREATE TABLE attempts (
+    job_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    account TEXT NOT NULL,
+    token_hash TEXT NOT NULL UNIQUE,
+    reply_ref TEXT NOT NULL,
+    upstream_task_id TEXT,
+    hinted_task_id TEXT,
+    hinted_at_ms INTEGER,
+    reported_at_ms INTEGER,
+    sent_at_ms INTEGER NOT NULL,
+    answered_at_ms INTEGER,
+    ended_at_ms INTEGER,
+    ask_at_ms INTEGER,
+    asked INTEGER NOT NULL,
+    missing INTEGER NOT NULL,
+    missing_since_ms INTEGER,
+    empty_since_ms INTEGER,
+    callbacks INTEGER NOT NULL,
+    callback_bytes INTEGER NOT NULL,
+    detail TEXT,
+    PRIMARY KEY (job_id, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attempts_to_ask ON attempts (ask_at_ms) WHERE ask_at_ms IS NOT NULL;
+CREATE INDEX attempts_occupying ON attempts (account) WHERE state IN ('sending', 'created', 'unknown');
+
+CREATE TABLE callbacks (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    content_type TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    status TEXT,
+    progress REAL,
+    effect TEXT NOT NULL,
+    UNIQUE (job_id, number, sha256)
+) STRICT;
+
+CREATE TABLE quarantine (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT,
+    at_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    content_type TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    type TEXT NOT NULL,
+    job_id TEXT,
+    model TEXT,
+    reply_ref TEXT,
+    token_id TEXT,
+    at_ms INTEGER NOT NULL,
+    data TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_job ON events (job_id, seq);
+CREATE INDEX events_by_reply_ref ON events (reply_ref, seq) WHERE reply_ref IS NOT NULL;
+CREATE INDEX events_by_time ON events (at_ms);
+
+CREATE TABLE subscriptions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    url_sealed TEXT NOT NULL,
+    url_shown TEXT NOT NULL,
+    secrets TEXT NOT NULL,
+    types TEXT NOT NULL,
+    models TEXT NOT NULL,
+    reply_ref TEXT,
+    format TEXT NOT NULL,
+    description TEXT NOT NULL,
+    job_id TEXT,
+    state TEXT NOT NULL,
+    reason TEXT,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX subscriptions_by_job ON subscriptions (job_id);
+
+CREATE TABLE deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    subscription_id TEXT NOT NULL,
+    event_seq INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    job_id TEXT,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at_ms INTEGER NOT NULL,
+    lease_until_ms INTEGER,
+    answers TEXT NOT NULL,
+    reason TEXT,
+    created_at_ms INTEGER NOT NULL,
+    finished_at_ms INTEGER
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (subscription_id, due_at_ms) WHERE state = 'due';
+CREATE INDEX deliveries_sending ON deliveries (lease_until_ms) WHERE state = 'sending';
+CREATE INDEX deliveries_open ON deliveries (job_id, seq) WHERE state IN ('waiting', 'due', 'sending');
+CREATE INDEX deliveries_by_job ON deliveries (job_id, seq);
+CREATE INDEX deliveries_by_subscription ON deliveries (subscription_id, seq);
+
+CREATE TABLE accounts (
+    email TEXT PRIMARY KEY,
+    slots INTEGER NOT NULL,
+    retry_at_ms INTEGER NOT NULL,
+    refusals INTEGER NOT NULL,
+    parked TEXT,
+    updated_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,237 @@
+"""The store on one SQLite file: one writing connection in a thread of its own, readers that can only read.
+
+SQLite before 3.51.3 can corrupt the WAL when two connections write or checkpoint at once. Here only the writer does
+either: readers are `query_only`, and a lock beside the file keeps a second process out.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+
+from relay.core.event import Event
+from relay.core.ledger import Happening
+from relay.errors import ConfigurationError, RelayError, Unavailable
+from relay.store.migrate import pending
+from relay.store.reads import Reads
+from relay.store.statements import loaded, queries, writes
+from relay.store.writer import RETRY_AFTER_S, Committed, Writer
+
+R = TypeVar("R")
+
+READERS: Final = 2
+CACHE_KIB: Final = 16 * 1024
+WAL_PAGES: Final = 1_000
+
+
+class SqliteStore(Reads):
+    """Implements `relay.store.contract.Store`; made by `open_store`."""
+
+    def __init__(
+        self,
+        file: "_WritingFile",
+        thread: ThreadPoolExecutor,
+        readers: list[aiosqlite.Connection],
+        committed: Committed,
+        lock: int,
+    ) -> None:
+        super().__init__(self._fetch_rows)
+        self._file = file
+        self._thread = thread
+        self._readers = readers
+        self._turn = 0
+        self._lock = lock
+        self._writer = Writer(self._commit, committed)
+
+    @property
+    def instance(self) -> str:
+        return self._file.instance
+
+    @property
+    def epoch(self) -> str:
+        return self._file.epoch
+
+    async def apply(self, happening: Happening[R]) -> R:
+        return await self._writer.apply(happening)
+
+    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
+        return await self._in_thread(lambda: self._file.trim_quarantine(max_entries, max_bytes))
+
+    async def check(self) -> None:
+        await self._in_thread(self._file.touch)
+        await self.head()
+
+    async def close(self) -> None:
+        await self._writer.close()
+        for reader in self._readers:
+            await reader.close()
+        await self._in_thread(self._file.close)
+        self._thread.shutdown()
+        os.close(self._lock)
+
+    async def _commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
+        return await self._in_thread(lambda: self._file.commit(group))
+
+    async def _in_thread(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _fetch_rows(self, sql: str, values: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
+        self._turn = (self._turn + 1) % len(self._readers)
+        try:
+            return list(await self._readers[self._turn].execute_fetchall(sql, values))  # type: ignore[arg-type]
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the database cannot be read: {error}", retry_after_s=RETRY_AFTER_S) from error
+
+
+async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Committed) -> SqliteStore:
+    """Open the file (made if absent), bring its schema up to date, and keep every other process out.
+
+    `new_hex(n)` gives n random hex digits; `committed(head)` is told the newest event's number after each commit.
+    Raises `ConfigurationError` when the file cannot be used, with the reason.
+    """
+    lock = _lock(path)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+    readers: list[aiosqlite.Connection] = []
+    try:
+        loop = asyncio.get_running_loop()
+        file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex))
+        while len(readers) < READERS:
+            readers.append(await _reader(path))
+    except BaseException as error:
+        thread.shutdown()
+        os.close(lock)
+        if isinstance(error, sqlite3.Error):
+            raise ConfigurationError(f"the database {path} cannot be opened: {error}") from error
+        raise
+    return SqliteStore(file, thread, readers, committed, lock)
+
+
+async def _reader(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    connection.row_factory = sqlite3.Row
+    await connection.execute_fetchall("PRAGMA query_only = ON")
+    await connection.execute_fetchall("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+def _lock(path: Path) -> int:
+    """Hold `<file>-lock` for as long as this process lives; the kernel lets go of it when the process dies."""
+    try:
+        lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"the database {path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise ConfigurationError(
+            f"another relay already uses {path}; one SQLite file serves one process: stop the other one, "
+            "or give each its own database"
+        ) from error
+    return lock
+
+
+class _WritingFile:
+    """The writing connection; every method runs in the writer's thread."""
+
+    def __init__(self, path: Path, new_hex: Callable[[int], str]) -> None:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
+        try:
+            self._sql.row_factory = sqlite3.Row
+            self._prepare()
+            self._migrate(new_hex)
+            self.instance = self._meta("instance")
+            self.epoch = self._meta("epoch")
+        except BaseException:
+            self._sql.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._sql.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit has reached the disk before anybody is told of it. NORMAL would lose the last ones with power.
+        self._sql.execute("PRAGMA synchronous = FULL")
+        self._sql.execute("PRAGMA busy_timeout = 5000")
+        self._sql.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._sql.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+
+    def _migrate(self, new_hex: Callable[[int], str]) -> None:
+        version = self._sql.execute("PRAGMA user_version").fetchone()[0]
+        for step in pending("sqlite", version):
+            # executescript commits what is open, so the transaction is part of the script.
+            self._sql.executescript(f"BEGIN IMMEDIATE;\n{step.sql}\nPRAGMA user_version = {step.version};\nCOMMIT;")
+        for name, value in (("instance", new_hex(8)), ("epoch", new_hex(8)), ("head", "0")):
+            self._sql.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
+
+    def _meta(self, name: str) -> str:
+        return str(self._sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()["value"])
+
+    def commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
+        """One durable transaction, a savepoint each: a happening that fails does not fail its neighbours."""
+        try:
+            self._sql.execute("BEGIN IMMEDIATE")
+            head = int(self._meta("head"))
+            results: list[Any] = []
+            for happening in group:
+                result, head = self._one(happening, head)
+                results.append(result)
+            self._sql.execute("UPDATE meta SET value = ? WHERE name = 'head'", (str(head),))
+            self._sql.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise Unavailable(f"the database cannot be written: {error}", retry_after_s=RETRY_AFTER_S) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        return results, head
+
+    def _one(self, happening: Happening[Any], head: int) -> tuple[Any, int]:
+        self._sql.execute("SAVEPOINT one")
+        written = head
+        try:
+            rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(happening.needs())}
+            changes = happening.decide(loaded(rows, epoch=self.epoch, next_seq=head + 1))
+            for sql, values in writes(changes):
+                self._sql.execute(sql, values)
+            written = max((record.seq for record in changes.puts if isinstance(record, Event)), default=head)
+        except (sqlite3.IntegrityError, RelayError, AssertionError, ValueError, OverflowError) as error:
+            # This happening alone is at fault. Any other error of SQLite's concerns the file, and so the whole group.
+            self._sql.execute("ROLLBACK TO one")
+            self._sql.execute("RELEASE one")
+            return error, head
+        self._sql.execute("RELEASE one")
+        return changes.result, written
+
+    def _roll_back(self) -> None:
+        if self._sql.in_transaction:
+            self._sql.execute("ROLLBACK")
+
+    def touch(self) -> None:
+        """Prove that a transaction can be written."""
+        try:
+            self._sql.execute("BEGIN IMMEDIATE")
+            self._sql.execute("UPDATE meta SET value = value WHERE name = 'instance'")
+            self._sql.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise Unavailable(f"the database cannot be written: {error}", retry_after_s=RETRY_AFTER_S) from error
+
+    def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
+        """Delete the oldest entries, so that at most so many, and so many bytes, are left."""
+        kept = (
+            "SELECT min(seq) AS seq FROM (SELECT seq, row_number() OVER newest AS place, "
+            "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) "
+            "WHERE place <= ? AND bytes <= ?"
+        )
+        first = self._sql.execute(kept, (max_entries, max_bytes)).fetchone()["seq"]
+        cursor = self._sql.execute("DELETE FROM quarantine WHERE seq < ?", (first if first is not None else 2**62,))
+        return cursor.rowcount
+
+    def close(self) -> None:
+        self._sql.close()

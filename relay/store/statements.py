@@ -1,0 +1,127 @@
+"""The SQL of a happening, the same for every engine: what it needs is a list of queries, what it changes one of writes.
+
+All queries of a happening are independent of each other, so that an engine may send them in one trip.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from relay.core.delivery import Delivery, Subscription
+from relay.core.dispatch import Account
+from relay.core.job import Attempt, Job
+from relay.core.ledger import Changes, Loaded, Needs
+from relay.store.rows import columns, drop, from_row, put, to_row
+
+Query = tuple[str, str, dict[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
+
+SUBSCRIPTIONS_MAX: Final = 1_000
+OPEN_DELIVERIES_MAX: Final = 2_000
+
+_JOB_OF: Final = "COALESCE(:job_id, (SELECT job_id FROM attempts WHERE token_hash = :token_hash), {of_delivery})"
+_OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"
+
+
+def queries(needs: Needs) -> list[Query]:
+    """`(name, SQL, parameters)` for everything that a happening has to see."""
+    found: list[Query] = []
+    if needs.job_id or needs.token_hash:
+        key = {"job_id": needs.job_id, "token_hash": needs.token_hash}
+        of_job = _JOB_OF.format(of_delivery="NULL")
+        found += [
+            ("job", f"SELECT {columns(Job)} FROM jobs WHERE id = {of_job}", key),
+            ("attempts", f"SELECT {columns(Attempt)} FROM attempts WHERE job_id = {of_job} ORDER BY number", key),
+            (
+                "subscriptions",
+                f"SELECT {columns(Subscription)} FROM subscriptions "
+                f"WHERE job_id IS NULL OR job_id = {of_job} ORDER BY seq LIMIT {SUBSCRIPTIONS_MAX}",
+                key,
+            ),
+            _open_deliveries(of_job, key),
+        ]
+    if needs.sha256:
+        found.append(
+            (
+                "callback",
+                "SELECT 1 AS seen FROM callbacks JOIN attempts USING (job_id, number) "
+                "WHERE token_hash = :token_hash AND sha256 = :sha256",
+                {"token_hash": needs.token_hash, "sha256": needs.sha256},
+            )
+        )
+    if needs.delivery_id:
+        key = {"delivery_id": needs.delivery_id}
+        found += [
+            ("delivery", f"SELECT {columns(Delivery)} FROM deliveries WHERE id = :delivery_id", key),
+            (
+                "subscription",
+                f"SELECT {columns(Subscription)} FROM subscriptions "
+                "WHERE id = (SELECT subscription_id FROM deliveries WHERE id = :delivery_id)",
+                key,
+            ),
+            _open_deliveries(_OF_DELIVERY, key),
+        ]
+    if needs.subscription_id:
+        sql = f"SELECT {columns(Subscription)} FROM subscriptions WHERE id = :id"
+        found.append(("subscription", sql, {"id": needs.subscription_id}))
+    if needs.accounts:
+        found.append(("accounts", f"SELECT {columns(Account)} FROM accounts ORDER BY email", {}))
+    if needs.queue_of_token:
+        found.append(
+            (
+                "queue",
+                "SELECT count(*) AS queued, "
+                "(SELECT count(*) FROM jobs WHERE state = 'queued' AND token_id = :token_id) AS of_token "
+                "FROM jobs WHERE state = 'queued'",
+                {"token_id": needs.queue_of_token},
+            )
+        )
+    return found
+
+
+def _open_deliveries(of_job: str, key: dict[str, Any]) -> Query:
+    return (
+        "open_deliveries",
+        f"SELECT {columns(Delivery)} FROM deliveries WHERE job_id = {of_job} "
+        f"AND state IN ('waiting', 'due', 'sending') ORDER BY seq LIMIT {OPEN_DELIVERIES_MAX}",
+        key,
+    )
+
+
+def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
+    """What the queries found, as the happening sees it."""
+
+    def one(name: str) -> Mapping[str, Any] | None:
+        return next(iter(rows.get(name, ())), None)
+
+    job, delivery, subscription, queue = one("job"), one("delivery"), one("subscription"), one("queue")
+    return Loaded(
+        epoch=epoch,
+        next_seq=next_seq,
+        job=from_row(Job, job) if job else None,
+        attempts=tuple(from_row(Attempt, row) for row in rows.get("attempts", ())),
+        subscriptions=tuple(from_row(Subscription, row) for row in rows.get("subscriptions", ())),
+        open_deliveries=tuple(from_row(Delivery, row) for row in rows.get("open_deliveries", ())),
+        delivery=from_row(Delivery, delivery) if delivery else None,
+        subscription=from_row(Subscription, subscription) if subscription else None,
+        accounts=tuple(from_row(Account, row) for row in rows.get("accounts", ())),
+        callback_seen=one("callback") is not None,
+        queued=queue["queued"] if queue else 0,
+        queued_of_token=queue["of_token"] if queue else 0,
+    )
+
+
+def writes(changes: Changes[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """`(SQL, parameters)` for everything that a happening changes."""
+    made = [(put(record), to_row(record)) for record in changes.puts]
+    for record in changes.drops:
+        made.append((drop(record), to_row(record)))
+        if isinstance(record, Subscription):
+            # What a removed subscription was owed cannot be sent any more; it stays to be seen.
+            made.append(
+                (
+                    "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed' "
+                    "WHERE subscription_id = :id AND state IN ('waiting', 'due', 'sending')",
+                    {"id": record.id},
+                )
+            )
+    return made

@@ -1,0 +1,58 @@
+"""Who may do what: every door but the open ones asks for a bearer token and one of its scopes."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relay.errors import Forbidden, Unauthorized
+from relay.vault import hash_token
+
+Scope = Literal["submit", "read", "manage"]
+SCOPES: Final = frozenset({"submit", "read", "manage"})
+TOKEN_MAX_CHARS: Final = 512
+
+Door = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever holds a token. `token_id` owns the jobs that it submits, `name` is shown."""
+
+    token_id: str
+    name: str
+    scopes: frozenset[str]
+
+
+class Guard:
+    """Knows the admin token, by its hash."""
+
+    def __init__(self, admin_token: str) -> None:
+        self._admin_hash = hash_token(admin_token)
+        self._admin = Principal("admin", "admin", SCOPES)
+
+    def who(self, request: Request) -> Principal:
+        """The holder of the request's token; `Unauthorized` without a good one."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized("send a token: Authorization: Bearer <token>")
+        if len(token) > TOKEN_MAX_CHARS or not hmac.compare_digest(hash_token(token), self._admin_hash):
+            raise Unauthorized("this token is not known to the relay")
+        return self._admin
+
+
+def needs(scope: Scope, door: Door) -> Door:
+    """A door that opens for tokens with `scope` only; who came is in `request.state.principal`."""
+
+    async def guarded(request: Request) -> Response:
+        principal = request.app.state.guard.who(request)
+        if scope not in principal.scopes:
+            raise Forbidden(f"this needs a token with the scope {scope}")
+        request.state.principal = principal
+        return await door(request)
+
+    return guarded

@@ -1,0 +1,79 @@
+"""What the relay has kept and knows: callbacks of a job, the quarantine, accounts, models."""
+
+import base64
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relay.core.job import iso
+from relay.core.ledger import Callback, Quarantined
+from relay.store.contract import PAGE_MAX
+from relay.web.jobs import find
+from relay.web.problem import Json, read_query, whole
+
+PAGE_DEFAULT: Final = 50
+
+
+async def callbacks(request: Request) -> Response:
+    """The callbacks of a job in the order in which they came, bodies as they came with the secret masked."""
+    state: Any = request.app.state
+    job = await find(state, request.path_params["id"])
+    query = read_query(request, one=("cursor", "limit"))
+    limit = whole(query, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
+    after = whole(query, "cursor", 0, 1, 10**18)
+    found: list[Callback] = await state.store.callbacks(job.id, after, limit + 1)
+    page = found[:limit]
+    data = [
+        {
+            "at": iso(callback.at_ms),
+            "attempt": callback.number,
+            "status": callback.status,
+            "progress": callback.progress,
+            "effect": callback.effect,
+            **_body(callback),
+        }
+        for callback in page
+    ]
+    return Json({"data": data, "next": str(page[-1].seq) if len(found) > limit else None})
+
+
+async def quarantine(request: Request) -> Response:
+    """Bodies that came to a callback address and are not reports on its task, newest first."""
+    query = read_query(request, one=("cursor", "limit"))
+    limit = whole(query, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
+    before = whole(query, "cursor", 0, 1, 10**18) or None
+    found: list[Quarantined] = await request.app.state.store.quarantine(before, limit + 1)
+    page = found[:limit]
+    data = [{"at": iso(row.at_ms), "job": row.job_id, "reason": row.reason, **_body(row)} for row in page]
+    return Json({"data": data, "next": str(page[-1].seq) if len(found) > limit else None})
+
+
+async def accounts(request: Request) -> Response:
+    """The upstream's accounts: slots, how many are taken, and why one is parked."""
+    store: Any = request.app.state.store
+    busy = await store.busy()
+    data = [
+        {
+            "email": account.email,
+            "slots": account.slots,
+            "running": busy.get(account.email, 0),
+            "parked": account.parked,
+            "retryAt": iso(account.retry_at_ms or None),
+        }
+        for account in await store.accounts()
+    ]
+    return Json({"data": data, "next": None})
+
+
+async def models(request: Request) -> Response:
+    """The catalogue: what each model takes, and the date of what it says."""
+    return Json(request.app.state.catalogue.as_json())
+
+
+def _body(row: Callback | Quarantined) -> dict[str, Any]:
+    try:
+        body = {"body": row.body.decode()}
+    except UnicodeDecodeError:
+        body = {"bodyBase64": base64.b64encode(row.body).decode()}
+    return {"contentType": row.content_type, "sizeBytes": row.size_bytes, "sha256": row.sha256, **body}

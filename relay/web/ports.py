@@ -1,0 +1,26 @@
+"""What the doors need of the world outside, as they see it; `node` fills it in."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from relay.core.job import Job
+
+
+class OpenFile(Protocol):
+    """A file that is being read from where it lies: `status` 200, 206 or 416, its headers, and its bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class Artifacts(Protocol):
+    """Where the bytes of an artifact come from."""
+
+    def open(
+        self, job: Job, index: int, preview: int | None, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a file with the reader's `Range` headers; `BadGateway` or `NotFound` when it cannot be had."""
+        ...

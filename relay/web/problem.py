@@ -1,0 +1,145 @@
+"""Errors as `application/problem+json` (RFC 9457), and the bounded reading of bodies and queries."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from relay.core import task as tasks
+from relay.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, Problem, RelayError
+from relay.observe import logger
+
+BODY_MAX_BYTES: Final = 256 * 1024
+BODY_DEADLINE_S: Final = 30.0
+
+_log = logger("web")
+_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+_TITLES: Final = {
+    "not_found": "There is nothing at this address",
+    "method_not_allowed": "This address does not take that method",
+}
+
+
+class Json(Response):
+    """JSON without spaces, characters as they are."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class ProblemJson(Json):
+    media_type = "application/problem+json"
+
+
+def problem_response(error: RelayError) -> Response:
+    """The answer to a request that raised `error`."""
+    body = {
+        "type": "about:blank",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": error.status,
+        "code": error.code,
+        "detail": error.message,
+        "problems": [problem.as_json() for problem in error.problems],
+    }
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="relay"'
+    return ProblemJson(body, error.status, headers)
+
+
+async def on_relay_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RelayError)  # noqa: S101 # registered for this class only
+    return problem_response(error)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own 404 and 405."""
+    assert isinstance(error, HTTPException)  # noqa: S101 # registered for this class only
+    code = _CODES.get(error.status_code, "http")
+    detail = _TITLES.get(code, error.detail)
+    body = {"type": "about:blank", "title": detail, "status": error.status_code, "code": code, "detail": detail}
+    return ProblemJson({**body, "problems": []}, error.status_code, error.headers)
+
+
+async def on_defect(request: Request, error: Exception) -> Response:
+    """A defect of ours: the client learns that much, the log the rest."""
+    _log.error("request.failed", method=request.method, exc_info=error)
+    return problem_response(RelayError("the relay made a mistake; it is in its log"))
+
+
+async def read_body(request: Request, *, max_bytes: int = BODY_MAX_BYTES, deadline_s: float = BODY_DEADLINE_S) -> bytes:
+    """The whole body, at most `max_bytes` (else 413) and within `deadline_s` (else 408)."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise BodyTooLarge(f"the body is longer than {max_bytes} bytes")
+    except TimeoutError as error:
+        raise BodyTooSlow(f"the body did not come within {deadline_s:g} s") from error
+    except ClientDisconnect as error:
+        raise BodyTooSlow("the connection ended before the body did") from error
+    return bytes(body)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """A body that is a JSON object; everything else is an `InvalidRequest` that says what it is instead."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise InvalidRequest.field(
+            "Content-Type",
+            "media_type",
+            "this door takes JSON: send Content-Type: application/json",
+            given=content_type,
+            allowed=["application/json"],
+        )
+    body = await read_body(request)
+    value = tasks.decode(body)
+    if not isinstance(value, dict):
+        message = "the body is not JSON" if value is None else "the body is JSON, but not an object"
+        raise InvalidRequest.field("body", "json_object", message, allowed="a JSON object")
+    return value
+
+
+def read_query(request: Request, *, one: Sequence[str] = (), many: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The query's values by name; an unknown name, or a second value where one is taken, is an `InvalidRequest`."""
+    found: dict[str, tuple[str, ...]] = dict.fromkeys((*one, *many), ())
+    problems = []
+    for name, value in request.query_params.multi_items():
+        if name not in found:
+            message = f"there is no query parameter {name}"
+            problems.append(Problem(f"query.{name}", "unknown", message, value, sorted(found)))
+        elif name in one and found[name]:
+            problems.append(Problem(f"query.{name}", "once", f"{name} is given twice, and only one is taken", value))
+        else:
+            found[name] += (value,)
+    if problems:
+        raise InvalidRequest.of(problems)
+    return found
+
+
+def whole(query: Mapping[str, tuple[str, ...]], name: str, default: int, lowest: int, highest: int) -> int:
+    """A whole number of the query, within its bounds."""
+    if not query[name]:
+        return default
+    text = query[name][0]
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18) or not lowest <= int(text) <= highest:
+        message = f"{name} must be a whole number from {lowest} to {highest}"
+        raise InvalidRequest.field(f"query.{name}", "range", message, given=text, allowed=[lowest, highest])
+    return int(text)
+
+
+def listed(query: Mapping[str, tuple[str, ...]], name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Values of the query that must all be among `known`."""
+    for value in query[name]:
+        if value not in known:
+            message = f"{name} {value!r} does not exist: {', '.join(known)}"
+            raise InvalidRequest.field(f"query.{name}", "one_of", message, given=value, allowed=list(known))
+    return query[name]

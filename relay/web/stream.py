@@ -1,0 +1,239 @@
+"""The event log as a page of JSON and as a stream of server-sent events, resumed from the store at any position.
+
+The stream reads the store, sends, and when there is nothing more waits for the feed: there is no hand-over between
+history and live, hence no gap and no double. It is plain ASGI, for middleware that wraps responses costs four times as
+much a frame.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from relay.clock import wait_at_most
+from relay.core import sse
+from relay.core.event import TYPES, Event, render
+from relay.core.sse import HEARTBEAT_S, Cursor
+from relay.errors import InvalidRequest, Unavailable
+from relay.store.contract import EVENTS_PAGE, EventFilter
+from relay.vault import jitter
+from relay.web.jobs import find
+from relay.web.problem import Json, listed, read_query, whole
+
+RETRY_MS: Final = (1_500, 4_500)
+SEND_S: Final = 30.0
+STREAMS_MAX: Final = 2_000
+PAGE_DEFAULT: Final = 100
+_AGO: Final = re.compile(r"(\d{1,9})([smhd])")
+_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader begins; `gap` says that events between its position and here may be missing."""
+
+    cursor: Cursor
+    requested: Cursor | None = None
+    gap: bool = False
+
+
+async def of_all(request: Request) -> Response:
+    """`GET /v1/events`."""
+    query = read_query(request, many=("job", "replyRef", "model", "type"), one=("last_event_id", "since", "limit"))
+    wanted = EventFilter(
+        job_id=query["job"], reply_ref=query["replyRef"], model=query["model"], type=listed(query, "type", TYPES)
+    )
+    return await _answer(request, query, wanted, None)
+
+
+async def of_job(request: Request) -> Response:
+    """`GET /v1/jobs/{id}/events`: from the beginning unless told otherwise, and over after the final event."""
+    job = await find(request.app.state, request.path_params["id"])
+    query = read_query(request, many=("type",), one=("last_event_id", "since", "limit"))
+    wanted = EventFilter(job_id=(job.id,), type=listed(query, "type", TYPES))
+    return await _answer(request, query, wanted, job.id)
+
+
+async def _answer(
+    request: Request, query: dict[str, tuple[str, ...]], wanted: EventFilter, job_id: str | None
+) -> Response:
+    state: Any = request.app.state
+    limit = whole(query, "limit", PAGE_DEFAULT, 1, EVENTS_PAGE)
+    start = await _start(request, query, "earliest" if job_id or wanted.job_id else "now")
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        events: list[Event] = await state.store.events_after(start.cursor.seq, wanted, limit)
+        after = str(Cursor(events[-1].seq, events[-1].epoch) if events else start.cursor)
+        return Json({"data": [render(event, state.addresses.of) for event in events], "next": after})
+    if job_id is not None and await _is_over(state, job_id, start.cursor.seq):
+        return Response(status_code=204)
+    if state.streams.full:
+        raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
+    return EventStream(state, start, wanted, job_id)
+
+
+async def _is_over(state: Any, job_id: str, seq: int) -> bool:
+    """Whether a job has ended and a reader at `seq` has seen all of it."""
+    job = await state.store.job(job_id)
+    return bool(job.final) and not await state.store.events_after(seq, EventFilter(job_id=(job_id,)), 1)
+
+
+async def _start(request: Request, query: dict[str, tuple[str, ...]], default: str) -> Start:
+    """`Last-Event-ID`, else `?last_event_id=`, else `?since=`, else the default."""
+    store: Any = request.app.state.store
+    given, field = request.headers.get("last-event-id"), "Last-Event-ID"
+    if given is None and query["last_event_id"]:
+        given, field = query["last_event_id"][0], "query.last_event_id"
+    if given:
+        cursor = sse.parse_cursor(given)
+        if cursor is None:
+            message = f"{field} must be an event's id, <epoch>-<number>, as it came in the stream"
+            raise InvalidRequest.field(field, "cursor", message, given=given[:80])
+        return await _resumed(store, cursor)
+    since = query["since"][0] if query["since"] else default
+    return Start(Cursor(await _since(request, since), store.epoch))
+
+
+async def _resumed(store: Any, cursor: Cursor) -> Start:
+    """A position that this log does not have (another epoch, behind its head, before its start) is a gap."""
+    head, earliest = await store.head(), await store.earliest()
+    event = await store.event(cursor.seq) if cursor.seq else None
+    known = event is None or event.epoch == cursor.epoch
+    if cursor.seq > head or cursor.seq < earliest - 1 or not known:
+        return Start(Cursor(earliest - 1, store.epoch), requested=cursor, gap=True)
+    return Start(cursor, requested=cursor)
+
+
+async def _since(request: Request, since: str) -> int:
+    store: Any = request.app.state.store
+    if since == "now":
+        return int(await store.head())
+    if since == "earliest":
+        return int(await store.earliest()) - 1
+    ago = _AGO.fullmatch(since)
+    try:
+        at_ms = (
+            request.app.state.clock.now_ms() - int(ago[1]) * _UNIT_MS[ago[2]]
+            if ago
+            else int(datetime.fromisoformat(since).timestamp() * 1000)
+        )
+    except (ValueError, OverflowError) as error:
+        message = "since must be now, earliest, a time ago (30s, 10m, 6h, 2d) or an ISO 8601 time"
+        raise InvalidRequest.field("query.since", "since", message, given=since[:80]) from error
+    return max(int(await store.seq_at(at_ms)), int(await store.earliest()) - 1)
+
+
+class Streams:
+    """How many streams are open, and their bound: callbacks must always find a place."""
+
+    def __init__(self, most: int = STREAMS_MAX) -> None:
+        self.open = 0
+        self._most = most
+
+    @property
+    def full(self) -> bool:
+        return self.open >= self._most
+
+
+class EventStream(Response):
+    """One open stream. Ends by itself after a job's final event, when it drains, or when its reader is too slow."""
+
+    def __init__(self, state: Any, start: Start, wanted: EventFilter, job_id: str | None) -> None:
+        super().__init__(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "private, no-store, no-transform",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        del self.headers["content-length"]
+        self._state = state
+        self._start = start
+        self._wanted = wanted
+        self._job_id = job_id
+        self._seq = start.cursor.seq
+        self._told = start.cursor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end, while another task watches for the reader's leaving (`send` says nothing of it)."""
+        self._state.streams.open += 1
+        writing = asyncio.create_task(self._write(send))
+        watching = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait({writing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+        finally:
+            self._state.streams.open -= 1
+            for task in (writing, watching):
+                task.cancel()
+            await asyncio.gather(writing, watching, return_exceptions=True)
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        bye = "slow"
+        if await self._send(send, await self._opening()):
+            bye = await self._follow(send)
+        if bye:
+            resume = {"reason": bye, "resume": str(self._told)}
+            await self._send(send, sse.notice("stream.bye", resume))
+        await wait_at_most(self._state.clock, send({"type": "http.response.body", "body": b""}), SEND_S)
+
+    async def _opening(self) -> bytes:
+        store, low = self._state.store, RETRY_MS[0]
+        head = await store.head()
+        opened = {
+            "epoch": store.epoch,
+            "head": f"{store.epoch}-{head}",
+            "resumedFrom": str(self._start.requested) if self._start.requested else None,
+            "gap": self._start.gap,
+            "heartbeatS": HEARTBEAT_S,
+        }
+        frames = sse.retry(low + int((RETRY_MS[1] - low) * jitter())) + sse.notice("stream.open", opened)
+        if self._start.gap:
+            gap = {"requested": str(self._start.requested), "earliest": str(self._start.cursor), "missed": None}
+            frames += sse.notice("stream.gap", {**gap, "snapshot": "/v1/jobs"})
+        return frames
+
+    async def _follow(self, send: Send) -> str:
+        """Read, send, wait; the reason why the relay ends the stream, empty when the job's last event has been sent."""
+        store, feed, clock = self._state.store, self._state.feed, self._state.clock
+        while True:
+            seen = feed.generation
+            head = await store.head()
+            events = await store.events_after(self._seq, self._wanted, EVENTS_PAGE)
+            if events:
+                if not await self._send(send, b"".join(sse.frame(e, self._state.addresses.of) for e in events)):
+                    return "slow"
+                self._seq = events[-1].seq
+                self._told = Cursor(events[-1].seq, events[-1].epoch)
+                if self._job_id is not None and any(event.final for event in events):
+                    return ""
+                continue
+            self._seq = max(self._seq, head)
+            if feed.closing:
+                return "drain"
+            if not await wait_at_most(clock, feed.changed(seen), HEARTBEAT_S) and not await self._beat(send):
+                return "slow"
+
+    async def _beat(self, send: Send) -> bool:
+        frames = sse.heartbeat(self._state.clock.now_ms() // 1000)
+        if self._seq > self._told.seq:
+            # Events that this reader did not want have moved the head; a reconnect need not read them again.
+            self._told = Cursor(self._seq, self._state.store.epoch)
+            frames += sse.notice("stream.cursor", {}, cursor=self._told)
+        return await self._send(send, frames)
+
+    async def _send(self, send: Send, body: bytes) -> bool:
+        """False when the reader takes so long that what waits for it must be let go."""
+        message = {"type": "http.response.body", "body": body, "more_body": True}
+        return await wait_at_most(self._state.clock, send(message), SEND_S)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,91 @@
+"""Finds the end of every job: asks after running tasks, after hints at once, and looks for attempts in doubt."""
+
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from relay.clock import Clock
+from relay.core import task as tasks
+from relay.core.job import Attempt
+from relay.core.outcome import Found
+from relay.core.receiving import TaskAnswered
+from relay.core.submitting import AttemptLooked
+from relay.core.task import Report
+from relay.feed import Feed
+from relay.store.contract import Store
+from relay.work.loop import Worker
+from relay.work.ports import Upstream
+
+AT_ONCE: Final = 8
+
+
+class Reconciler(Worker):
+    """Everything with a time to be asked about that has come is asked about; the ledger says when next."""
+
+    name = "reconciler"
+
+    def __init__(self, store: Store, feed: Feed, clock: Clock, upstream: Upstream, *, in_doubt_after_s: float) -> None:
+        super().__init__(store, feed, clock)
+        self._upstream = upstream
+        self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
+        self._busy: set[tuple[str, int]] = set()
+
+    async def step(self) -> int | None:
+        now_ms = self._clock.now_ms()
+        due = await self._store.attempts_due(now_ms, AT_ONCE * 4)
+        fresh = [attempt for attempt in due if _key(attempt) not in self._busy]
+        in_doubt: dict[str, list[Attempt]] = {}
+        for attempt in fresh:
+            if attempt.state == "unknown":
+                in_doubt.setdefault(attempt.account, []).append(attempt)
+            elif len(self._busy) < AT_ONCE:
+                self._begin([attempt], self._ask(attempt))
+        for account, attempts in in_doubt.items():
+            self._begin(attempts, self._look(account, attempts))
+        # What is due and could not begin yet begins when something that is under way ends, which wakes the loop.
+        return await self._store.next_ask_ms(now_ms)
+
+    def _begin(self, attempts: list[Attempt], work: Coroutine[Any, Any, None]) -> None:
+        keys = {_key(attempt) for attempt in attempts}
+        self._busy |= keys
+        self.spawn(self._then_free(keys, work))
+
+    async def _then_free(self, keys: set[tuple[str, int]], work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._busy -= keys
+
+    async def _ask(self, attempt: Attempt) -> None:
+        answer = await self._upstream.task(attempt.upstream_task_id or "")
+        now = await self.surely(TaskAnswered(attempt.job_id, attempt.number, answer, self._clock.now_ms()))
+        if now is not None and now.final:
+            self._log.info("job.ended", job=now.id, state=now.state)
+
+    async def _look(self, account: str, attempts: list[Attempt]) -> None:
+        """One look at the scheduler and at the account's newest tasks serves all attempts in doubt on it."""
+        named = await self._named(account, attempts)
+        for attempt in attempts:
+            found = named.get(attempt.reply_ref)
+            looked = AttemptLooked(attempt.job_id, attempt.number, found, self._in_doubt_after_ms, self._clock.now_ms())
+            await self.surely(looked)
+            self._log.info("attempt.looked", job=attempt.job_id, attempt=attempt.number, found=found is not None)
+
+    async def _named(self, account: str, attempts: list[Attempt]) -> dict[str, Report]:
+        """The upstream's own reports by the replyRef that they name."""
+        named: dict[str, Report] = {}
+        running = await self._upstream.scheduler()
+        for row in running if isinstance(running, list) else []:
+            if row.reply_ref:
+                named[row.reply_ref] = tasks.named(row.task_id, row.reply_ref)
+        listed = await self._upstream.tasks(account)
+        named |= {row.reply_ref: row for row in (listed if isinstance(listed, list) else []) if row.reply_ref}
+        for attempt in attempts:
+            if attempt.hinted_task_id and attempt.reply_ref not in named:
+                answer = await self._upstream.task(attempt.hinted_task_id)
+                if isinstance(answer, Found) and answer.report.reply_ref == attempt.reply_ref:
+                    named[attempt.reply_ref] = answer.report
+        return named
+
+
+def _key(attempt: Attempt) -> tuple[str, int]:
+    return attempt.job_id, attempt.number

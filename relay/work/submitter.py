@@ -1,0 +1,113 @@
+"""Takes waiting jobs to the upstream: each attempt is on disk before its request, and none is ever sent twice."""
+
+from typing import Any, Final
+
+from relay.clock import Clock
+from relay.core import task as tasks
+from relay.core.dispatch import Submit, choose
+from relay.core.job import Attempt
+from relay.core.outcome import Busy, Outcome, RunningTask, Unknown
+from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted, JobStranded
+from relay.feed import Feed
+from relay.store.contract import Store
+from relay.vault import hash_token, new_token
+from relay.work.loop import Worker
+from relay.work.ports import Upstream
+
+WAITING_LOOKED_AT: Final = 50
+STOPPED: Final = "the relay was stopped while the request was under way"
+
+
+class Submitter(Worker):
+    """Asks the dispatcher's decision, writes the attempt, sends, and writes the answer."""
+
+    name = "submitter"
+
+    def __init__(
+        self,
+        store: Store,
+        feed: Feed,
+        clock: Clock,
+        upstream: Upstream,
+        *,
+        callback_url: str | None,
+        in_doubt_after_s: float,
+    ) -> None:
+        super().__init__(store, feed, clock)
+        self._upstream = upstream
+        self._callback_url = callback_url
+        self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
+
+    async def recover(self) -> int:
+        """Before anything is sent: an attempt whose answer never came is in doubt. How many there were."""
+        found = 0
+        while attempts := await self._store.attempts_sending():
+            for attempt in attempts:
+                await self._store.apply(self._answered(attempt, Unknown(STOPPED)))
+            found += len(attempts)
+        return found
+
+    async def step(self) -> int | None:
+        while True:
+            accounts = await self._store.accounts()
+            busy = await self._store.busy()
+            open_now = [account.email for account in accounts if account.slots > 0]
+            if open_now:
+                await self._strand(open_now)
+            waiting = await self._store.waiting(open_now, WAITING_LOOKED_AT)
+            decision = choose(self._clock.now_ms(), accounts, busy, waiting)
+            if not isinstance(decision, Submit):
+                return decision.until_ms
+            token = new_token()
+            started = AttemptStarted(
+                decision.job_id, self._store.instance, decision.email, hash_token(token), self._clock.now_ms()
+            )
+            attempt = await self._store.apply(started)
+            if attempt is not None:
+                self.spawn(self._send(attempt, token))
+
+    async def _strand(self, emails: list[str]) -> None:
+        for job in await self._store.stranded(emails, WAITING_LOOKED_AT):
+            await self._store.apply(JobStranded(job.job_id, job.pinned or "", self._clock.now_ms()))
+
+    async def _send(self, attempt: Attempt, token: str) -> None:
+        job = await self._store.job(attempt.job_id)
+        if job is None:
+            return
+        outcome = await self._upstream.create(self._fields(job.request, attempt, token))
+        now = await self.surely(self._answered(attempt, outcome))
+        self._log.info(
+            "attempt.answered",
+            job=attempt.job_id,
+            attempt=attempt.number,
+            outcome=type(outcome).__name__.lower(),
+            state=now.state if now else None,
+        )
+        if isinstance(outcome, Busy):
+            for running in outcome.running:
+                await self._recognise(running)
+
+    def _answered(self, attempt: Attempt, outcome: Outcome) -> AttemptAnswered:
+        return AttemptAnswered(attempt.job_id, attempt.number, outcome, self._clock.now_ms())
+
+    def _fields(self, request: dict[str, Any], attempt: Attempt, token: str) -> dict[str, Any]:
+        """The client's request with the relay's own address and reference; `maxJobs` is ours to keep."""
+        fields = {key: value for key, value in request.items() if key not in ("replyUrl", "replyRef", "maxJobs")}
+        fields["email"] = attempt.account
+        fields["replyRef"] = attempt.reply_ref
+        if self._callback_url is not None:
+            fields["replyUrl"] = f"{self._callback_url}/{token}"
+        return fields
+
+    async def _recognise(self, running: RunningTask) -> None:
+        """A 429 names who runs: one of them may be an attempt of ours that nobody knew about."""
+        prefix = f"relay:{self._store.instance}:"
+        if running.reply_ref is None or not running.reply_ref.startswith(prefix):
+            return
+        job_id, _, number = running.reply_ref.removeprefix(prefix).rpartition(":")
+        if not number.isdecimal():
+            return
+        report = tasks.named(running.task_id, running.reply_ref)
+        await self._store.apply(
+            AttemptLooked(job_id, int(number), report, self._in_doubt_after_ms, self._clock.now_ms())
+        )

@@ -1,0 +1,1 @@
+"""Tests of `relay/core`: no await, no clock, no chance, no I/O."""

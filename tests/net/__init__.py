@@ -1,0 +1,1 @@
+"""Tests of `relay/net`: real sockets on port 0."""
