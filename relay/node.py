@@ -15,6 +15,7 @@ from relay import observe
 from relay import settings as config
 from relay.address import Addresses
 from relay.clock import Clock, SystemClock
+from relay.errors import RelayError
 from relay.feed import Feed
 from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
@@ -43,6 +44,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.feed = Feed()
         self.workers: list[Worker] = []
+        self.failure: RelayError | None = None
         self.app = build(self._lifespan)
         self._log = observe.logger("node")
 
@@ -58,7 +60,11 @@ class Node:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            await self._start(app, stack)
+            try:
+                await self._start(app, stack)
+            except RelayError as error:
+                self.failure = error
+                raise
             yield
 
     async def _start(self, app: Starlette, stack: AsyncExitStack) -> None:

@@ -9,7 +9,6 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -151,13 +150,19 @@ def named(task_id: str, reply_ref: str | None) -> Report:
 
 def content_type_of(name: str) -> tuple[str, str]:
     """`(kind, media type)` by the extension of a file name."""
-    return _TYPES.get(PurePosixPath(name).suffix.lower(), ("other", "application/octet-stream"))
+    return _TYPES.get(_suffix(name), ("other", "application/octet-stream"))
 
 
 def account_of(task_id: str) -> str | None:
     """The e-mail inside a task id: personal data, never logged."""
     match = TASK_ID.fullmatch(task_id)
     return match["account"] if match else None
+
+
+def _suffix(path: str) -> str:
+    name = path.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return dot + suffix.lower() if stem else ""
 
 
 def _looks_wide(body: bytes) -> bool:
@@ -222,7 +227,7 @@ def _artifacts(value: object) -> tuple[dict[str, Any], ...]:
 
 def _artifact(row: dict[str, Any], url: str) -> dict[str, Any]:
     try:
-        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        suffix = _suffix(urlsplit(url).path)
     except ValueError:
         suffix = ""
     kind, content_type = content_type_of(suffix and f"x{suffix}")

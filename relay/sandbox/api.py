@@ -88,9 +88,8 @@ def build(
 class _Face:
     """One method a route; each counts its request, checks the token, asks the vendor and carries out the answer."""
 
-    sender: Sender
-
     def __init__(self, vendor: Vendor, clock: Clock, base_url: str | None) -> None:
+        self.sender: Sender | None = None  # only while the lifespan runs
         self._vendor = vendor
         self._clock = clock
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -124,7 +123,7 @@ class _Face:
         except (ValueError, MultiPartException, HTTPException):
             return refusal(shapes.error(400, "Unable to read the request body."))
         made = self._vendor.create(self._clock.now_ms(), fields, self._origin(request), textual=textual)
-        self.sender.wake()
+        self._wake()
         return made
 
     async def task(self, request: Request) -> Answer:
@@ -178,7 +177,7 @@ class _Face:
             return JSONResponse(shapes.error(400, error.message, problems=problems), 400)
         except ValueError as error:
             return JSONResponse(shapes.error(400, f"not JSON: {error}"), 400)
-        self.sender.wake()
+        self._wake()
         return JSONResponse(self._vendor.faults.as_json())
 
     # How an answer is given.
@@ -204,7 +203,7 @@ class _Face:
         return Route(path, serve, methods=[method])
 
     async def _carried_out(self, request: Request, answer: Answer) -> Response:
-        if answer.after_first_callback is not None:
+        if answer.after_first_callback is not None and self.sender is not None:
             await self.sender.sent(answer.after_first_callback)
         if answer.wait_ms:
             await self._clock.sleep(answer.wait_ms / 1000)
@@ -223,6 +222,10 @@ class _Face:
         for waiting in (gone, released, late):
             waiting.cancel()
 
+    def _wake(self) -> None:
+        if self.sender is not None:
+            self.sender.wake()
+
     def _origin(self, request: Request) -> str:
         return self._base_url or f"{request.url.scheme}://{request.url.netloc}"
 
@@ -232,14 +235,12 @@ class _Cut(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = scope.get(TRANSPORT)
-        if transport is not None:
-            transport.close()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            return
-        # A server that does not show its connection: an answer that breaks off is the nearest thing.
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        if transport is None:
+            raise ConnectionAbortedError("the sandbox cuts this connection")
+        transport.close()
+        # To return before the server has noticed would make it answer a 500.
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 async def _disconnected(request: Request) -> None:

@@ -32,6 +32,7 @@ _ADDED: dict[str, object] = {
     "orientations": ["image"],
     "videos": {"from": 0, "to": 1},
 }
+_ANOTHER = {"ratios": "2:1", "ratios_t2v": "2:1", "resolutions": "4k", "orientations": "portrait"}
 _COMPANIONS: dict[str, dict[str, object]] = {
     "prompt": {"prompt_max": 100},
     "shots": {"shot_seconds": {"from": 3, "to": 12}, "shots_seconds_max": 15, "shot_prompt_max": 512},
@@ -82,7 +83,7 @@ def lines(table: dict[str, Any]) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
-    return json.dumps(value)
+    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 def _values(key: str, value: Any) -> Iterator[object]:
@@ -104,7 +105,7 @@ def _values(key: str, value: Any) -> Iterator[object]:
         yield {ratio: size.replace("0x", "1x") for ratio, size in value.items()}
     elif isinstance(value, list) and value:
         yield value[:-1]
-        yield [*value[:-1], value[-1] + 1] if key == "duration" else [*value, "2:1"]
+        yield [*value[:-1], value[-1] + 1] if key == "duration" else [*value, _ANOTHER[key]]
         yield [*value[1:], value[0]]
     else:
         yield _ADDED.get(key, {"from": 1, "to": 2})

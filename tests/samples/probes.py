@@ -73,6 +73,7 @@ def _prompt_length(facts: Any) -> Iterator[Change]:
 
 
 def _prompt_references(facts: Any) -> Iterator[Change]:
+    yield from ({"text_prompt": text} for text in ("see @IMG_9", "see @VID_3", "see @img_1", "see @IMG_ 1"))
     for kind, slots in (("image", images), ("video", videos)):
         if kind not in facts["references"]:
             continue
@@ -224,7 +225,7 @@ RULES: dict[str, tuple[Callable[[Any], Iterator[Change]], Callable[[Any], bool]]
     "resolution": (_resolution, always),
     "prompt: need": (_prompt_need, always),
     "prompt: length": (_prompt_length, has("prompt_max")),
-    "prompt: @refs": (_prompt_references, has("references")),
+    "prompt: @refs": (_prompt_references, has("prompt_max")),
     "images": (_images, always),
     "videos": (_videos, always),
     "images+videos": (_combined, has("combined_max")),

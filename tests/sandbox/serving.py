@@ -27,10 +27,21 @@ PAGE_EXAMPLE = {
 }
 
 
+class PromptServer(uvicorn.Server):
+    """Stops when it is told to, not at its next tick."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.stop.wait()
+
+
 @asynccontextmanager
 async def served(app: Any) -> AsyncGenerator[str]:
     """Serve `app` on a free port; yields its origin."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="on"))
+    server = PromptServer(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="on"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         if serving.done():
@@ -39,7 +50,7 @@ async def served(app: Any) -> AsyncGenerator[str]:
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.stop.set()
         await serving
 
 

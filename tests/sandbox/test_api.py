@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import AsyncGenerator
+from random import Random
 from typing import Any
 
 import httpx2
 import pytest
 
 from relay.clock import ManualClock
+from relay.sandbox.api import build
 from relay.sandbox.shapes import Account
+from relay.sandbox.vendor import Vendor
 from tests.sandbox.serving import PAGE_EXAMPLE, bench, receiver
 
 pytestmark = pytest.mark.anyio
@@ -407,3 +410,18 @@ async def test_the_base_url_of_artifacts_is_the_hosts_or_the_one_given() -> None
 
     assert here.startswith("http://127.0.0.1:")
     assert elsewhere.startswith("https://elsewhere.example/artifacts/")
+
+
+async def test_the_app_answers_without_a_server_too_but_calls_nobody_back() -> None:
+    app = build(Vendor(Random(1), faults={"get_fails": "cut"}), ManualClock())  # noqa: S311 - chance, not a secret
+    transport = httpx2.ASGITransport(app)
+    headers = {"authorization": "Bearer x"}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://sandbox/v1/runwayml/", headers=headers
+    ) as client:
+        created = await client.post("videos/create", json={**PAGE_EXAMPLE, "replyUrl": "http://127.0.0.1:1/"})
+
+        with pytest.raises(ConnectionAbortedError):
+            await client.get("tasks/" + created.json()["task"]["taskId"])
+
+    assert created.status_code == 200

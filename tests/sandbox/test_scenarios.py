@@ -1,6 +1,8 @@
 """Each scenario does what its sentence says, as seen by whoever submits and asks."""
 
+import json
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import httpx2
@@ -9,7 +11,8 @@ import pytest
 from relay.sandbox.admission import built_in
 from relay.sandbox.faults import read_faults
 from relay.sandbox.scenarios import EXAMPLE, SCENARIOS
-from tests.sandbox.serving import Bench, Receiver, bench, receiver
+from relay.sandbox.vendor import Vendor
+from tests.sandbox.serving import Bench, bench, receiver
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +119,63 @@ async def test_a_scenario_does_what_it_says(name: str) -> None:
         assert [task["status"] for task in tasks] == ([seen.ends] if seen.ends else [])
         if seen.callbacks is not None:
             assert len(callbacks.requests) == seen.callbacks
+
+
+NOW_MS = 1_767_225_600_000
+PAGE = {"offset": "0", "limit": "10"}
+
+
+def look(sandbox: Vendor, task_id: str, what: str, at_s: float) -> Any:
+    """One fact about a task, `at_s` seconds after its create: it waits 30 s and renders for 100 s."""
+    now_ms = NOW_MS + round(at_s * 1000)
+    if what == "listed":
+        listed = json.loads(sandbox.asking.scheduler(now_ms).body), json.loads(sandbox.asking.tasks(now_ms, PAGE).body)
+        return [len(each) for each in listed]
+    if what == "references":
+        return [task.get("replyRef") for task in json.loads(sandbox.asking.scheduler(now_ms).body)]
+    answer = sandbox.asking.task(now_ms, task_id)
+    if what == "answer":
+        return "silence" if answer.hang else answer.status
+    task = json.loads(answer.body)
+    if what == "link":
+        url = task["artifacts"][0]["url"]
+        name, _, jwt = url.rpartition("/")[2].partition("?_jwt=")
+        return [sandbox.links.good(name, jwt, now_ms + later_s * 1000) for later_s in (59, 60)]
+    if what == "size":
+        return task["artifacts"][0]["fileSize"]
+    return len(task["artifacts"]) if what == "artifacts" else task[what]
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("cut-then-appears", [("listed", 19, [0, 0]), ("listed", 20, [1, 1])]),
+        ("522-then-appears", [("listed", 59, [0, 0]), ("answer", 59, 404), ("listed", 60, [1, 1])]),
+        ("created-then-522", [("listed", 0, [1, 1]), ("references", 0, ["mine"])]),
+        ("lagging-lists", [("listed", 59, [0, 0]), ("answer", 59, 200), ("listed", 60, [1, 1])]),
+        ("lists-without-refs", [("listed", 0, [1, 1]), ("references", 0, [None])]),
+        ("throttled", [("status", 30, "THROTTLED"), ("status", 629, "THROTTLED"), ("status", 630, "RUNNING")]),
+        ("odd-status", [("status", 60, "UPSCALING"), ("status", 130, "SUCCEEDED")]),
+        ("never-ends", [("status", 100_000, "RUNNING"), ("progressRatio", 100_000, "0.9")]),
+        ("running-after-final", [("status", 189, "RUNNING"), ("status", 190, "SUCCEEDED")]),
+        ("not-found-at-first", [("answer", 59, 404), ("answer", 60, 200)]),
+        ("html-errors", [("answer", 1, 502), ("answer", 2, 502), ("answer", 3, 502), ("answer", 4, 200)]),
+        ("polls-limited", [*(("answer", at_s, 429) for at_s in range(5)), ("answer", 5, 200)]),
+        ("asking-in-silence", [("answer", 1, "silence"), ("answer", 2, 200)]),
+        ("no-artifact-at-first", [("artifacts", 189, 0), ("artifacts", 190, 1)]),
+        ("no-artifact-ever", [("status", 130, "SUCCEEDED"), ("artifacts", 100_000, 0)]),
+        ("expired-links", [("link", 130, [True, False])]),
+        ("large-film", [("size", 130, "100000000")]),
+        ("moderated-late", [("status", 50, "FAILED"), ("error", 49, None)]),
+        ("cancelled", [("status", 70, "CANCELLED"), ("error", 70, None)]),
+    ],
+)
+def test_asking_after_a_scenario_shows_what_its_sentence_says(name: str, facts: list[tuple[str, float, Any]]) -> None:
+    scenario = SCENARIOS[name]
+    sandbox = Vendor(Random(1), times_s=(30, 100), faults=scenario.faults)  # noqa: S311 - chance, not a secret
+    sandbox.create(NOW_MS, {**scenario.fields, "replyRef": "mine"}, "http://sandbox")
+    task_id = next(sandbox.register.oldest_first()).task_id
+
+    seen = [(what, at_s, look(sandbox, task_id, what, at_s)) for what, at_s, _ in facts]
+
+    assert seen == facts

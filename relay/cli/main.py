@@ -1,0 +1,53 @@
+"""`relay`: the commands, each loaded only when it is called, so that `relay --help` is quick."""
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from relay import __version__
+from relay.errors import RelayError
+
+COMMANDS: Final = {
+    "serve": ("relay.cli.serve", "Run the relay, with the settings of the environment."),
+    "sandbox": ("relay.cli.sandbox", "Run the imitated upstream."),
+    "dev": ("relay.cli.dev", "Run relay, sandbox and a subscriber together, to try things out."),
+    "demo": ("relay.cli.demo", "Send one job on the whole journey, and show it."),
+}
+
+
+class _Lazy(click.Group):
+    """Knows the commands by name and sentence, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="relay")
+def relay() -> None:
+    """Webhook receiver and callback relay for asynchronous video generation."""
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message on stderr and exit code 1."""
+    try:
+        relay(standalone_mode=True)
+    except RelayError as error:
+        click.echo(f"relay: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
