@@ -8,7 +8,10 @@ import asyncio
 import heapq
 import time
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Final, Protocol
+
+# Sums of seconds as floats are off by less than this; a sleeper whose time has come by the sum is not left asleep.
+ROUNDING_S: Final = 1e-9
 
 
 class Clock(Protocol):
@@ -50,7 +53,7 @@ class ManualClock:
         self._count = 0
 
     def now_ms(self) -> int:
-        return int(self._now_ms)
+        return round(self._now_ms)
 
     def monotonic_s(self) -> float:
         return self._monotonic_s
@@ -65,7 +68,7 @@ class ManualClock:
         """Move both clocks forward and wake every sleeper whose time has come."""
         self._monotonic_s += seconds
         self._now_ms += seconds * 1000
-        while self._sleepers and self._sleepers[0][0] <= self._monotonic_s:
+        while self._sleepers and self._sleepers[0][0] <= self._monotonic_s + ROUNDING_S:
             _, _, future = heapq.heappop(self._sleepers)
             if not future.done():
                 future.set_result(None)

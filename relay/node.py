@@ -55,7 +55,8 @@ class Node:
     @property
     def base_url(self) -> str:
         """Where subscribers reach this relay."""
-        return self.settings.public_url or f"http://{self.settings.host}:{self.settings.port}"
+        host = self.settings.host
+        return self.settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
@@ -110,9 +111,9 @@ class Node:
             streams=Streams(),
         )
         self.workers = [keeper, submitter, reconciler, deliverer, Janitor(store, self.feed, clock)]
+        stack.push_async_callback(self._stop_workers)
         for worker in self.workers:
             worker.start()
-            stack.push_async_callback(worker.stop)
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
         self._log.info(
@@ -123,6 +124,9 @@ class Node:
             attempts_in_doubt=in_doubt,
             deliveries_released=released,
         )
+
+    async def _stop_workers(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
     @staticmethod
     def _fill(app: Starlette, **parts: Any) -> None:

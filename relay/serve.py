@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -35,16 +36,34 @@ class _Hosted(uvicorn.Server):
         yield
 
 
+class _Foreground(uvicorn.Server):
+    """A server that ends when it is told to. uvicorn raises the signal again at its end, and would die of it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
+
+
 def bound(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises `OSError` when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
+def _not_a_sentence_of_ours(record: logging.LogRecord) -> bool:
+    return not record.getMessage().rstrip().rpartition("\n")[2].startswith("relay.errors.")
+
+
 def run(app: Any, listening: socket.socket) -> bool:
     """Serve until SIGTERM or SIGINT; False when the app could not start."""
-    server = uvicorn.Server(_config(app))
-    with contextlib.suppress(KeyboardInterrupt):
+    # Whoever calls prints the sentence of an error of ours; its traceback is no help to an operator.
+    logging.getLogger("uvicorn.error").addFilter(_not_a_sentence_of_ours)
+    server = _Foreground(_config(app))
+    with contextlib.suppress(SystemExit):  # uvicorn's way to say that the app did not start
         server.run(sockets=[listening])
     return server.started
 
@@ -61,7 +80,7 @@ async def hosted(app: Any, listening: socket.socket, *, drain: Callable[[], None
                 serving.result()
                 raise RuntimeError("the app did not start; its log says why")
             await asyncio.sleep(0.005)
-        yield f"http://{host}:{port}"
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         if drain is not None:
             drain()

@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -25,8 +27,8 @@ ADMIN_TOKEN_MIN_CHARS: Final = 24
 SLOTS_MAX: Final = 10
 # For the client commands, which read them themselves.
 _OF_CLIENTS: Final = frozenset({"RELAY_URL", "RELAY_TOKEN"})
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_DURATION: Final = re.compile(r"(\d{1,9})\s*(s|m|h|d)")
+_SECRET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=?")
+_DURATION: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -48,6 +50,8 @@ def _accounts(value: object) -> object:
         if "@" not in email or not slots.isdecimal() or not 1 <= int(slots) <= SLOTS_MAX:
             raise ValueError(f"must be email=slots,email=slots with 1 to {SLOTS_MAX} slots each")
         seen.append(SeenAccount(email, int(slots)))
+    if len({account.email for account in seen}) < len(seen):
+        raise ValueError("must not name an account twice")
     return tuple(seen)
 
 
@@ -60,6 +64,18 @@ def _allow(value: object) -> object:
     return value
 
 
+def _is_loopback(host: str | None) -> bool:
+    name = (host or "").rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback or (mapped or address).is_unspecified
+
+
 Duration = Annotated[int, BeforeValidator(_duration_s)]
 
 
@@ -69,7 +85,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=ENV_FILE,
-        toml_file=TOML_FILE,
         extra="ignore",
         frozen=True,
         validate_default=True,
@@ -104,7 +119,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, TomlSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, TomlSource(settings_cls, TOML_FILE)
 
     @field_validator("upstream_url", "public_url")
     @classmethod
@@ -112,8 +127,10 @@ class Settings(BaseSettings):
         if url is None:
             return None
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must be an http:// or https:// address without ? and #")
+        plain = url.isprintable() and not set(url) & set(" ?#")
+        # `port` raises a ValueError of its own for one that cannot be.
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain or parts.port == 0:
+            raise ValueError("must be an http:// or https:// address without spaces, ? and #")
         if parts.username or parts.password:
             raise ValueError("must not have a user name or password in it")
         return url.rstrip("/")
@@ -121,8 +138,9 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _can_be_reached(cls, url: str | None, info: ValidationInfo) -> str | None:
-        upstream = urlsplit(info.data.get("upstream_url", "")).hostname
-        if url is not None and urlsplit(url).hostname in _LOOPBACK and upstream not in _LOOPBACK:
+        if url is None or "upstream_url" not in info.data:  # which is then a problem of its own
+            return url
+        if _is_loopback(urlsplit(url).hostname) and not _is_loopback(urlsplit(info.data["upstream_url"]).hostname):
             raise ValueError("is a loopback address, where the upstream cannot call back; leave it out to poll instead")
         return url
 
@@ -140,10 +158,18 @@ class Settings(BaseSettings):
             raise ValueError("must not be empty")
         return token
 
+    @field_validator("secret_key")
+    @classmethod
+    def _is_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _SECRET_KEY.fullmatch(key.get_secret_value().strip()):
+            raise ValueError("must be 32 bytes in URL-safe base64: 43 characters of A-Z, a-z, 0-9, - and _")
+        return key
+
     @field_validator("database_url")
     @classmethod
     def _is_sqlite(cls, url: str) -> str:
-        if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        file = url.removeprefix("sqlite:///")
+        if file == url or not file or file.startswith((":", "file:")):
             raise ValueError("must be sqlite:///file.db, or sqlite:////absolute/file.db")
         return url
 
@@ -169,8 +195,12 @@ class _OnlyGiven(Settings):
 
 def load() -> Settings:
     """The settings of this process; `ConfigurationError` with every problem."""
-    names = {*os.environ, *dotenv_values(ENV_FILE)}
-    problems = list(_unknown(names))
+    in_env_file, in_toml = _read(ENV_FILE, dotenv_values), _read(TOML_FILE, _toml)
+    strangers = sorted(in_toml.keys() - Settings.model_fields.keys())
+    problems = [
+        *_unknown({*os.environ, *in_env_file}),
+        *(Problem(f"{TOML_FILE}: {name}", "unknown", "is not a setting of the relay") for name in strangers),
+    ]
     if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
         message = "must be 1: one SQLite file serves one process"
         problems.append(Problem("WEB_CONCURRENCY", "one_process", message))
@@ -198,6 +228,18 @@ def load_catalogue(path: Path | None) -> catalogue.Catalogue:
 def names() -> tuple[str, ...]:
     """The names of all settings in the environment."""
     return tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields) + tuple(sorted(_OF_CLIENTS))
+
+
+def _toml(name: str) -> Mapping[str, object]:
+    return tomllib.loads(Path(name).read_text("utf-8")) if Path(name).is_file() else {}
+
+
+def _read(name: str, parse: Callable[[str], Mapping[str, object]]) -> Mapping[str, object]:
+    """The settings in a file, none where there is no file."""
+    try:
+        return parse(name)
+    except (OSError, ValueError) as error:  # what is not UTF-8, or not TOML, is a ValueError
+        raise ConfigurationError(f"{name} cannot be read: {error}") from None
 
 
 def _unknown(present: set[str]) -> Iterator[Problem]:

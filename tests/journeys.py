@@ -1,13 +1,13 @@
-"""A whole relay for a test: the sandbox and the relay under real uvicorn on free ports, and a subscriber that listens."""
+"""A whole relay for a test: sandbox and relay under real uvicorn on free ports, and a subscriber that listens."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from starlette.applications import Starlette
@@ -15,14 +15,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relay.clock import SystemClock
+from relay.clock import Clock, ManualClock, SystemClock
 from relay.node import Node
 from relay.sandbox.api import build
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import Settings, given
 
+T = TypeVar("T")
+
 ADMIN_TOKEN = "admin-token-for-the-tests-only"
+WAIT_S = 30.0
+TIMES_S = (0.01, 0.05)
 EXAMPLE = {
     "model": "gen4.5",
     "text_prompt": "A cinematic aerial shot of a coastal city at golden hour",
@@ -33,11 +37,16 @@ EXAMPLE = {
 
 @dataclass
 class Subscriber:
-    """A subscriber's endpoint that keeps what it is sent; `answers` are the statuses to give, 200 when it is empty."""
+    """A subscriber's endpoint that keeps what it is sent.
+
+    `answers` are the statuses to give, 200 when it is empty; while `open` is clear it takes what comes and answers
+    nothing.
+    """
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
     _more: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def receive(self, request: Request) -> Response:
@@ -45,9 +54,10 @@ class Subscriber:
         async with self._more:
             self.got.append((dict(request.headers), body))
             self._more.notify_all()
+        await self.open.wait()
         return Response(status_code=self.answers.pop(0) if self.answers else 200)
 
-    async def wait_for(self, count: int, timeout_s: float = 30) -> list[dict[str, Any]]:
+    async def wait_for(self, count: int, timeout_s: float = WAIT_S) -> list[dict[str, Any]]:
         """The first `count` bodies, once they have come."""
         async with asyncio.timeout(timeout_s), self._more:
             await self._more.wait_for(lambda: len(self.got) >= count)
@@ -56,7 +66,7 @@ class Subscriber:
 
 @dataclass
 class Journey:
-    """What a test needs of a running relay; `client` carries the admin token, `sandbox` its base address."""
+    """What a test needs of a running relay; `client` carries the admin token, `sandbox_url` is its base address."""
 
     client: httpx2.AsyncClient
     node: Node
@@ -72,7 +82,16 @@ class Journey:
         job: dict[str, Any] = answer.json()
         return job
 
-    async def ended(self, job_id: str, timeout_s: float = 30) -> dict[str, Any]:
+    async def job(self, job_id: str) -> dict[str, Any]:
+        return await self.get(f"/v1/jobs/{job_id}")
+
+    async def get(self, path: str) -> dict[str, Any]:
+        answer = await self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def ended(self, job_id: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
         """The job, once its stream has ended with its final event."""
         async with asyncio.timeout(timeout_s):
             async with self.client.stream(
@@ -80,8 +99,22 @@ class Journey:
             ) as stream:
                 async for _ in stream.aiter_lines():
                     pass
-            job: dict[str, Any] = (await self.client.get(f"/v1/jobs/{job_id}")).json()
-        return job
+            return await self.job(job_id)
+
+    async def until(self, look: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
+        """What `look` finds, once it holds; looks again after every commit."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                seen = self.node.feed.generation
+                if holds(found := await look()):
+                    return found
+                await self.node.feed.changed(seen)
+
+    async def job_that(self, job_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        return await self.until(lambda: self.job(job_id), holds)
+
+    async def job_in(self, job_id: str, state: str) -> dict[str, Any]:
+        return await self.job_that(job_id, lambda job: bool(job["state"] == state))
 
     async def subscribe(self, **more: Any) -> dict[str, Any]:
         answer = await self.client.post("/v1/subscriptions", json={"url": self.subscriber.url} | more)
@@ -90,44 +123,95 @@ class Journey:
         return made
 
 
+@dataclass
+class Surroundings:
+    """The sandbox and the subscriber; relays come and go between them, on one database in `folder`."""
+
+    folder: Path
+    vendor: Vendor
+    sandbox_url: str
+    subscriber: Subscriber
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "relay.db"
+
+    def values(self, port: int, *, callbacks: bool = True) -> dict[str, Any]:
+        """The settings of a relay that listens on `port`, by their names in lower case."""
+        hosts = (self.sandbox_url, self.subscriber.url)
+        return {
+            "database_url": f"sqlite:///{self.database}",
+            "port": port,
+            "upstream_url": f"{self.sandbox_url}/v1/runwayml",
+            "upstream_token": "upstream-token",
+            "admin_token": ADMIN_TOKEN,
+            "public_url": f"http://127.0.0.1:{port}" if callbacks else None,
+            "allow_targets": ",".join(url.removeprefix("http://").partition("/")[0] for url in hosts),
+        }
+
+    @asynccontextmanager
+    async def relay(
+        self, *, callbacks: bool = True, clock: Clock | None = None, **settings: Any
+    ) -> AsyncGenerator[Journey]:
+        listening = bound("127.0.0.1", 0)
+        made = given(**(self.values(listening.getsockname()[1], callbacks=callbacks) | settings))
+        node = Node(made, clock=clock)
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        async with (
+            hosted(node.app, listening, drain=node.drain) as url,
+            httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=WAIT_S) as client,
+        ):
+            yield Journey(client, node, self.vendor, url, self.sandbox_url, self.subscriber, made)
+
+
+@asynccontextmanager
+async def surroundings(
+    folder: Path,
+    *,
+    times_s: tuple[float, float] = TIMES_S,
+    faults: dict[str, Any] | None = None,
+    vendor: Vendor | None = None,
+    sandbox_clock: Clock | None = None,
+) -> AsyncGenerator[Surroundings]:
+    """Sandbox and subscriber with real sockets; `times_s` are the seconds of a task in the queue and rendering."""
+    vendor = vendor or Vendor(Random(1), times_s=times_s, faults=faults)  # noqa: S311 - chance, not a secret
+    sandbox = build(vendor, sandbox_clock or SystemClock())
+    subscriber = Subscriber()
+    subscriber.open.set()
+    hook = Starlette(routes=[Route("/hook", subscriber.receive, methods=["POST"])])
+    async with AsyncExitStack() as stack:
+        sandbox_url = await stack.enter_async_context(hosted(sandbox, bound("127.0.0.1", 0), drain=sandbox.release))
+        hook_url = await stack.enter_async_context(hosted(hook, bound("127.0.0.1", 0), drain=subscriber.open.set))
+        subscriber.url = f"{hook_url}/hook"
+        yield Surroundings(folder, vendor, sandbox_url, subscriber)
+
+
 @asynccontextmanager
 async def journey(
     folder: Path,
     *,
-    speed: float = 600,
+    times_s: tuple[float, float] = TIMES_S,
     faults: dict[str, Any] | None = None,
     callbacks: bool = True,
     vendor: Vendor | None = None,
+    clock: Clock | None = None,
+    sandbox_clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Journey]:
     """Sandbox, relay and subscriber, all with real sockets; the database lies in `folder`.
 
     `callbacks=False` leaves RELAY_PUBLIC_URL out, so that the relay has to ask for everything.
     """
-    vendor = vendor or Vendor(Random(1), speed=speed, faults=faults)
-    sandbox = build(vendor, SystemClock())
-    subscriber = Subscriber()
-    hook = Starlette(routes=[Route("/hook", subscriber.receive, methods=["POST"])])
-    async with AsyncExitStack() as stack:
-        sandbox_url = await stack.enter_async_context(hosted(sandbox, bound("127.0.0.1", 0), drain=sandbox.release))
-        hook_url = await stack.enter_async_context(hosted(hook, bound("127.0.0.1", 0)))
-        subscriber.url = f"{hook_url}/hook"
-        listening = bound("127.0.0.1", 0)
-        port = listening.getsockname()[1]
-        values: dict[str, Any] = {
-            "database_url": f"sqlite:///{folder / 'relay.db'}",
-            "port": port,
-            "upstream_url": f"{sandbox_url}/v1/runwayml",
-            "upstream_token": "upstream-token",
-            "admin_token": ADMIN_TOKEN,
-            "public_url": f"http://127.0.0.1:{port}" if callbacks else None,
-            "allow_targets": ",".join(url.removeprefix("http://") for url in (sandbox_url, hook_url)),
-        }
-        made = given(**(values | settings))
-        node = Node(made)
-        relay_url = await stack.enter_async_context(hosted(node.app, listening, drain=node.drain))
-        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-        client = await stack.enter_async_context(
-            httpx2.AsyncClient(base_url=relay_url, headers=headers, trust_env=False)
-        )
-        yield Journey(client, node, vendor, relay_url, sandbox_url, subscriber, made)
+    around = surroundings(folder, times_s=times_s, faults=faults, vendor=vendor, sandbox_clock=sandbox_clock)
+    async with around as found, found.relay(callbacks=callbacks, clock=clock, **settings) as running:
+        yield running
+
+
+async def while_time_passes(clock: ManualClock, awaitable: Awaitable[T], step_s: float = 1.0) -> T:
+    """Move the clock on, step by step, until `awaitable` is done; the loop runs in between."""
+    work = asyncio.ensure_future(awaitable)
+    async with asyncio.timeout(WAIT_S):
+        while not work.done():
+            clock.advance(step_s)
+            await asyncio.wait({work}, timeout=0.001)
+    return await work

@@ -25,9 +25,10 @@ class SubscriptionSaved(Happening[Subscription]):
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRemoved(Happening[bool]):
-    """A subscription is taken away; what it was still owed is owed no more."""
+    """A subscription is taken away; what it was still owed is owed no more, and ends as dead letters."""
 
     subscription_id: str
+    at_ms: int
 
     def needs(self) -> Needs:
         return Needs(subscription_id=self.subscription_id)
@@ -36,7 +37,7 @@ class SubscriptionRemoved(Happening[bool]):
         if loaded.subscription is None:
             return nothing(False)
         draft = Draft(loaded)
-        draft.drop(loaded.subscription)
+        draft.drop(replace(loaded.subscription, updated_at_ms=self.at_ms))
         return draft.changes(True)
 
 

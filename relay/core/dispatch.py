@@ -1,6 +1,6 @@
 """Which waiting job goes to which account, and when: decided from what the store knows, without I/O or a clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,22 +42,26 @@ class Wait:
     until_ms: int | None
 
 
-def choose(now_ms: int, accounts: Sequence[Account], busy: dict[str, int], waiting: Sequence[Waiting]) -> Submit | Wait:
-    """The first waiting job (they come in order) that some account has room for, or how long to wait.
+def open_now(now_ms: int, accounts: Sequence[Account], busy: Mapping[str, int]) -> list[Account]:
+    """The accounts that may get a job now, the one with most room first.
 
-    `busy` counts, per e-mail, the attempts whose tasks run or may run. The account with most room takes a free job.
+    `busy` counts, per e-mail, the attempts whose tasks run or may run.
     """
     room = {account.email: account.slots - busy.get(account.email, 0) for account in accounts}
-    open_now = [account for account in accounts if account.retry_at_ms <= now_ms and room[account.email] > 0]
-    open_now.sort(key=lambda account: (-room[account.email], account.email))
+    found = [account for account in accounts if account.retry_at_ms <= now_ms and room[account.email] > 0]
+    return sorted(found, key=lambda account: (-room[account.email], account.email))
+
+
+def choose(
+    now_ms: int, accounts: Sequence[Account], busy: Mapping[str, int], waiting: Sequence[Waiting]
+) -> Submit | Wait:
+    """The first waiting job (they come in order) that an open account may run, or how long to wait for one to open."""
+    candidates = open_now(now_ms, accounts, busy)
     for job in waiting:
-        for account in open_now:
+        for account in candidates:
             if job.pinned in (None, account.email):
                 return Submit(job.job_id, account.email)
-    if not waiting:
-        return Wait(None)
-    later = [a.retry_at_ms for a in accounts if a.retry_at_ms > now_ms and room[a.email] > 0]
-    return Wait(min(later, default=None))
+    return Wait(min((account.retry_at_ms for account in accounts if account.retry_at_ms > now_ms), default=None))
 
 
 def busy_until_ms(account: Account, now_ms: int) -> int:

@@ -34,6 +34,8 @@ OPERATOR_TYPES: Final = (
     "restore.held",
 )
 TYPES: Final = JOB_TYPES + OPERATOR_TYPES
+# JSON escapes those below U+0020 itself; these can only stand inside of strings.
+_LINE_ENDS: Final = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,9 @@ def render(event: Event, address: Address) -> dict[str, Any]:
 
 
 def encode(rendered: dict[str, Any]) -> bytes:
-    """JSON in one line of UTF-8."""
-    return json.dumps(rendered, ensure_ascii=False, separators=(",", ":")).encode()
+    """JSON in one line of UTF-8, also for readers that end a line at each of Unicode's line ends, as Python's do."""
+    text = json.dumps(rendered, ensure_ascii=False, separators=(",", ":"))
+    return text.translate(_LINE_ENDS).encode()
 
 
 def _relative(artifact_id: str, name: str) -> str:

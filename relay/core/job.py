@@ -9,6 +9,7 @@ A job waits in `queued`; `submitting` means that a request to create its task is
 knows whether that request made one; `running` that the upstream has named the task. The final states are final.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,9 @@ Address = Callable[[str, str], str]
 
 JSON: Final = {"json": True}
 EVENT_VIEW_MAX_BYTES: Final = 16 * 1024
+ADDRESS_BYTES: Final = 256
+ERROR_CHARS: Final = 500
+FEW_ARTIFACTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +194,34 @@ NO_OUTLOOK: Final = Outlook()
 
 
 def event_view(job: Job, address: Address, outlook: Outlook = NO_OUTLOOK) -> dict[str, Any]:
-    """The job as events, webhooks and lists show it: without `request`, `task` and `replyUrl`."""
+    """The job as events, webhooks and lists show it: without `request`, `task` and `replyUrl`.
+
+    It has at most `EVENT_VIEW_MAX_BYTES`: of a job with more to tell, the full view alone has the least needed.
+    """
+    view = _whole_view(job, address, outlook)
+    for smaller in _SMALLER:
+        if _size_bytes(view) <= EVENT_VIEW_MAX_BYTES:
+            break
+        view |= smaller(view)
+    return view
+
+
+def _size_bytes(view: dict[str, Any]) -> int:
+    """The size as JSON; an event's addresses are made absolute only when it is read, so each is given its room."""
+    addresses = sum(1 + len(artifact["previewUrls"]) for artifact in view["artifacts"])
+    return len(json.dumps(view, ensure_ascii=False).encode()) + addresses * ADDRESS_BYTES
+
+
+_SMALLER: Final[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = (
+    lambda view: {"artifacts": [{**artifact, "previewUrls": []} for artifact in view["artifacts"]]},
+    lambda view: {"problems": []},
+    lambda view: {"error": view["error"] and {**view["error"], "message": view["error"]["message"][:ERROR_CHARS]}},
+    lambda view: {"error": view["error"] and {**view["error"], "reason": None}},
+    lambda view: {"artifacts": view["artifacts"][:FEW_ARTIFACTS]},
+)
+
+
+def _whole_view(job: Job, address: Address, outlook: Outlook) -> dict[str, Any]:
     return {
         "id": job.id,
         "replyRef": job.reply_ref,
@@ -223,7 +254,7 @@ def full_view(
     job: Job, address: Address, outlook: Outlook = NO_OUTLOOK, reply_url: str | None = None
 ) -> dict[str, Any]:
     """Everything of one job; `reply_url` is the client's, handed in only for its submitter."""
-    view = event_view(job, address, outlook)
+    view = _whole_view(job, address, outlook)
     for shown, artifact in zip(view["artifacts"], job.artifacts, strict=True):
         shown["sourceUrl"] = artifact["sourceUrl"]
         shown["sourceExpiresAt"] = iso(artifact["sourceExpiresAtMs"])

@@ -12,7 +12,7 @@ from relay.core import watch
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Callback, Changes, Draft, Happening, Loaded, Needs, Quarantined, nothing
 from relay.core.outcome import Found, Missing, TaskAnswer, Unanswered
-from relay.core.task import CANCELLED, FAILED, SUCCEEDED, Report
+from relay.core.task import CANCELLED, FAILED, RUNNING, SUCCEEDED, Report
 
 CALLBACKS_MAX: Final = 1_000
 CALLBACK_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -91,25 +91,33 @@ class CallbackReceived(Happening[Received]):
         """What a callback may do: show progress, and make the relay ask."""
         if job.final:
             return attempt, "late: the job had already ended"
-        if attempt.state == "unknown" and report.task_id:
-            # An id known from a callback alone binds nothing, but it says where to look at once.
-            return replace(attempt, hinted_task_id=report.task_id, ask_at_ms=self.at_ms), "hint: look at this task"
         if not attempt.occupying:
             return attempt, "late: the attempt had already ended"
+        if attempt.state != "created":
+            return self._hint_before_named(attempt, report)
         if report.final:
             if attempt.hinted_at_ms is not None and attempt.asked < len(watch.HINT_STEPS_MS):
                 return attempt, "hint: the upstream is already being asked"
-            attempt = replace(attempt, hinted_at_ms=self.at_ms, hinted_task_id=report.task_id, asked=0)
-            if attempt.state == "created":
-                attempt = replace(attempt, ask_at_ms=self.at_ms)
+            attempt = replace(attempt, hinted_at_ms=self.at_ms, asked=0, ask_at_ms=self.at_ms)
             return attempt, "hint: the upstream is asked for the end"
-        if attempt.state != "created" or job.state != "running":
-            return attempt, "early: the upstream has not named the task yet"
-        if _stale(attempt, report):
+        if job.state != "running" or _stale(job, attempt, report):
             return attempt, "late: something newer is known"
         told = _show_progress(draft, job, report, self.at_ms)
-        attempt = replace(attempt, reported_at_ms=report.updated_at_ms or attempt.reported_at_ms)
+        if report.updated_at_ms is not None:
+            # Nothing can have been updated after now: a forged time must not make all that follow look late.
+            attempt = replace(attempt, reported_at_ms=min(report.updated_at_ms, self.at_ms))
         return attempt, "progress" if told is not job else "nothing new"
+
+    def _hint_before_named(self, attempt: Attempt, report: Report) -> tuple[Attempt, str]:
+        """An id known from a callback alone binds nothing, but it says where to look, and that it is time to look."""
+        attempt = replace(
+            attempt,
+            hinted_task_id=report.task_id or attempt.hinted_task_id,
+            hinted_at_ms=self.at_ms if report.final else attempt.hinted_at_ms,
+        )
+        if attempt.state == "unknown":
+            return replace(attempt, ask_at_ms=self.at_ms), "hint: the attempt is looked for"
+        return attempt, "early: the upstream has not named the task yet"
 
     def _quarantined(self, job: Job, reason: str) -> Quarantined:
         return Quarantined(
@@ -223,12 +231,12 @@ def _end(
     return after
 
 
-def _stale(attempt: Attempt, report: Report) -> bool:
-    return (
-        report.updated_at_ms is not None
-        and attempt.reported_at_ms is not None
-        and report.updated_at_ms < attempt.reported_at_ms
-    )
+def _stale(job: Job, attempt: Attempt, report: Report) -> bool:
+    """Whether what is known is newer than a report: by its time, and where that says nothing by its progress."""
+    told_ms, known_ms = report.updated_at_ms, attempt.reported_at_ms
+    if told_ms is None or known_ms is None or told_ms == known_ms:
+        return report.progress is not None and report.progress < job.progress
+    return told_ms < known_ms
 
 
 def _show_progress(draft: Draft, job: Job, report: Report, at_ms: int) -> Job:
@@ -237,7 +245,7 @@ def _show_progress(draft: Draft, job: Job, report: Report, at_ms: int) -> Job:
     status = report.status or job.upstream_status
     if progress == job.progress and status == job.upstream_status:
         return job
-    started_at_ms = job.started_at_ms or (at_ms if status == "RUNNING" else None)
+    started_at_ms = job.started_at_ms or (at_ms if status == RUNNING else None)
     after = replace(job, progress=progress, upstream_status=status, started_at_ms=started_at_ms, updated_at_ms=at_ms)
     draft.put(after)
     draft.tell(after, "job.progress", at_ms)

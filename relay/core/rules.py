@@ -63,7 +63,11 @@ def aspect_ratio(asked: Asked, model: Model) -> Iterator[Problem]:
     with_image = bool(asked.any_of((*IMAGE_SLOTS, START_FRAME)))
     offered = model.offered_ratios(with_image=with_image)
     if not offered:
-        why = ": the picture is as wide and high as its reference image" if model.ratio_follows else ": it offers no choice"
+        why = (
+            ": the picture is as wide and high as its reference image"
+            if model.ratio_follows
+            else ": it offers no choice"
+        )
         yield refusal("aspect_ratio", value, model, (), why)
     elif value not in offered:
         words = either(offered)

@@ -1,5 +1,6 @@
 """Happenings on a job's way to the upstream: accepted, sent, answered, in doubt, looked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,10 +16,11 @@ from relay.core.outcome import (
     NotSent,
     Outcome,
     Refused,
+    RunningTask,
     Unknown,
 )
 from relay.core.receiving import absorb
-from relay.core.task import Report
+from relay.core.task import RUNNING, Report, named
 from relay.core.watch import ASK_EVERY_MS, in_doubt_too_long, next_look_ms
 from relay.errors import LimitReached
 
@@ -28,7 +30,10 @@ QUEUE_RETRY_AFTER_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted(Happening[Job]):
-    """A valid request came in: it is queued, unless the queue is full (`LimitReached`, and nothing is stored)."""
+    """A valid request came in: it is queued, unless the queue is full (`LimitReached`, and nothing is stored).
+
+    A second time it changes nothing: a job that has gone on must not be put back into the queue and paid for again.
+    """
 
     job: Job
     queue_per_token: int
@@ -38,6 +43,8 @@ class JobSubmitted(Happening[Job]):
         return Needs(job_id=self.job.id, queue_of_token=self.job.token_id)
 
     def decide(self, loaded: Loaded) -> Changes[Job]:
+        if loaded.job is not None:
+            return nothing(loaded.job)
         for waiting, limit, whose in (
             (loaded.queued_of_token, self.queue_per_token, "this token has"),
             (loaded.queued, self.queue_max, "the relay has"),
@@ -148,6 +155,9 @@ class AttemptAnswered(Happening[Job | None]):
                 job = self._in_doubt(draft, job, attempt, message)
             case Refused(code, message):
                 job = self._refused(draft, job, attempt, jobs.error(code, message))
+            case Busy(running=running) if own := _own(attempt, running):
+                # The list of who runs names this very attempt: whatever was refused, its task exists.
+                job = bind(draft, job, attempt, named(own.task_id, own.reply_ref), self.at_ms)
             case Busy(message) | NotSent(message):
                 if account:
                     draft.put(_later(account, busy_until_ms(account, self.at_ms), self.at_ms))
@@ -216,7 +226,8 @@ class AttemptLooked(Happening[Job | None]):
             return draft.changes(bind(draft, job, attempt, self.found, self.at_ms))
         attempt = replace(attempt, asked=attempt.asked + 1)
         if not in_doubt_too_long(attempt, self.at_ms, self.limit_ms):
-            draft.put(replace(attempt, ask_at_ms=next_look_ms(attempt, self.at_ms)))
+            ask_at_ms = min(next_look_ms(attempt, self.at_ms), attempt.sent_at_ms + self.limit_ms)
+            draft.put(replace(attempt, ask_at_ms=ask_at_ms))
             return draft.changes(job)
         draft.put(replace(attempt, state="ended", ask_at_ms=None, ended_at_ms=self.at_ms))
         if job.state == "in_doubt":
@@ -252,11 +263,16 @@ def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -
         upstream_task_id=report.task_id,
         upstream_status=report.status or None,
         submitted_at_ms=at_ms,
+        started_at_ms=at_ms if report.status == RUNNING else None,
         updated_at_ms=at_ms,
     )
     draft.step(job, after)
     draft.tell(after, "job.submitted", at_ms)
     return absorb(draft, after, attempt, report, at_ms)
+
+
+def _own(attempt: Attempt, running: Sequence[RunningTask]) -> RunningTask | None:
+    return next((task for task in running if task.reply_ref == attempt.reply_ref), None)
 
 
 def _later(account: Account, retry_at_ms: int, at_ms: int) -> Account:

@@ -9,20 +9,24 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 TASK_ID: Final = re.compile(
-    r"user:\d{1,19}-runwayml:(?P<account>[^\s/?#%\\]{1,254})-task:"
+    r"user:[0-9]{1,19}-runwayml:(?P<account>[^\s/?#%\\]{1,254})-task:"
     r"(?P<uuid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 )
 
+RUNNING: Final = "RUNNING"
 SUCCEEDED: Final = "SUCCEEDED"
 FAILED: Final = "FAILED"
 CANCELLED: Final = frozenset({"CANCELLED", "CANCELED"})
 FINAL: Final = frozenset({SUCCEEDED, FAILED}) | CANCELLED
 
+DEPTH_MAX: Final = 64
 TEXT_MAX_CHARS: Final = 2_000
+STATUS_MAX_CHARS: Final = 40
+URL_MAX_CHARS: Final = 8_192
 ARTIFACTS_MAX: Final = 20
 PREVIEWS_MAX: Final = 12
 
@@ -40,9 +44,13 @@ _TYPES: Final = {
     ".m4a": ("audio", "audio/mp4"),
 }
 
-# The secret in the relay's own replyUrl, which the upstream echoes back to whoever may look.
-_CALLBACK_SECRET: Final = re.compile(r"(/callbacks/)[A-Za-z0-9_\-]{16,}")
-_CALLBACK_SECRET_BYTES: Final = re.compile(rb"(/callbacks/)[A-Za-z0-9_\-]{16,}")
+# The secret in the relay's own replyUrl, which the upstream echoes back to whoever may look. Some JSON writers put a
+# backslash before a slash.
+_CALLBACK_SECRET: Final = re.compile(r"(/callbacks/(?:inbox/)?)[A-Za-z0-9_\-]{16,}")
+_CALLBACK_SECRET_BYTES: Final = re.compile(rb"(/callbacks\\?/(?:inbox\\?/)?)[A-Za-z0-9_\-]{16,}")
+
+# The last second that can be written as ISO 8601 with four digits for the year.
+_LAST_S: Final = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +75,13 @@ class Report:
 def decode(body: bytes) -> object:
     """Parse JSON as strictly as a hostile sender deserves.
 
-    Returns the value, or `None` when the bytes are not JSON (NaN, too deep, too long a number, no charset of JSON's).
-    Strings that no UTF-8 text can hold (lone surrogates) lose just those characters.
+    Returns the value, or `None` when the bytes are not JSON (NaN, too long a number, no charset of JSON's) or nested
+    deeper than `DEPTH_MAX`. Strings that no UTF-8 text can hold (lone surrogates) lose just those characters.
     """
     try:
         text = body.decode("utf-8-sig") if not _looks_wide(body) else body.decode(json.detect_encoding(body))
         value: object = json.loads(text, parse_constant=_refuse_constant)
-        return printable(value)
+        return None if _too_deep(value) else printable(value)
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         return None
 
@@ -96,7 +104,9 @@ def mask(text: str) -> str:
 def mask_bytes(body: bytes, token: str = "") -> bytes:
     """Hide the secret of every relay callback URL in `body`, and `token` wherever it stands."""
     body = _CALLBACK_SECRET_BYTES.sub(rb"\1***", body)
-    return body.replace(token.encode(), b"***") if token else body
+    for charset in ("utf-8", "utf-16-le", "utf-16-be") if token else ():
+        body = body.replace(token.encode(charset, "replace"), "***".encode(charset))
+    return body
 
 
 def unwrap(body: object) -> dict[str, Any] | None:
@@ -125,21 +135,23 @@ def listed(body: object) -> list[dict[str, Any]]:
 
 
 def read(body: object) -> Report | None:
-    """Read a task from any shape; `None` when there is none in it."""
-    task = unwrap(body)
-    if task is None:
+    """Read a task from any shape; `None` when there is none in it. Callback secrets are masked wherever they stand."""
+    found = unwrap(body)
+    if found is None:
         return None
+    # Masked before anything is taken out of it; a number too large for a float (1e999) is no number.
+    task = json.loads(mask(json.dumps(found, ensure_ascii=False)), parse_constant=lambda name: None)
     task_id = _text(task.get("taskId"))
     return Report(
         task_id=task_id if task_id and TASK_ID.fullmatch(task_id) else None,
         reply_ref=_text(task.get("replyRef")),
-        status=(_text(task.get("status")) or "").upper(),
+        status=(_text(task.get("status")) or "").upper()[:STATUS_MAX_CHARS],
         progress=_ratio(task.get("progressRatio")),
         updated_at_ms=_instant_ms(task.get("updatedAt")),
         starts_in_s=_number(task.get("estimatedTimeToStartSeconds")),
         error=_error(task.get("error")),
         artifacts=_artifacts(task.get("artifacts")),
-        raw=json.loads(mask(json.dumps(task, ensure_ascii=False))),
+        raw=task,
     )
 
 
@@ -167,6 +179,22 @@ def _suffix(path: str) -> str:
 
 def _looks_wide(body: bytes) -> bool:
     return body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in body[:4]
+
+
+def _too_deep(value: object) -> bool:
+    """Whether containers lie deeper in each other than `DEPTH_MAX`: what can be read must be writable everywhere."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        inside: list[object] = []
+        for container in level:
+            if isinstance(container, dict):
+                inside += container.values()
+            elif isinstance(container, list):
+                inside += container
+        if not inside:
+            return False
+        level = inside
+    return True
 
 
 def _refuse_constant(name: str) -> None:
@@ -207,11 +235,11 @@ def _instant_ms(value: object) -> int | None:
 
 def _error(value: object) -> dict[str, Any] | None:
     if isinstance(value, str) and value:
-        return {"message": mask(value[:TEXT_MAX_CHARS]), "reason": None}
+        return {"message": _text(value), "reason": None}
     if not isinstance(value, dict):
         return None
     message = _text(value.get("errorMessage")) or _text(value.get("message"))
-    return {"message": mask(message) if message else None, "reason": _text(value.get("reason"))}
+    return {"message": message, "reason": _text(value.get("reason"))}
 
 
 def _artifacts(value: object) -> tuple[dict[str, Any], ...]:
@@ -220,9 +248,13 @@ def _artifacts(value: object) -> tuple[dict[str, Any], ...]:
     found = []
     for row in rows[:ARTIFACTS_MAX]:
         url = row.get("url") if isinstance(row, dict) else None
-        if isinstance(url, str) and url.startswith(("http://", "https://")):
+        if _is_address(url):
             found.append(_artifact(row, url))
     return tuple(found)
+
+
+def _is_address(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= URL_MAX_CHARS and value.startswith(("http://", "https://"))
 
 
 def _artifact(row: dict[str, Any], url: str) -> dict[str, Any]:
@@ -249,11 +281,7 @@ def _artifact(row: dict[str, Any], url: str) -> dict[str, Any]:
         "durationS": _number(meta.get("duration")),
         "width": _whole(width),
         "height": _whole(height),
-        "previews": [
-            preview
-            for preview in (previews if isinstance(previews, list) else [])[:PREVIEWS_MAX]
-            if isinstance(preview, str) and preview.startswith(("http://", "https://"))
-        ],
+        "previews": list(filter(_is_address, previews[:PREVIEWS_MAX] if isinstance(previews, list) else ())),
         "sourceUrl": url,
         "sourceExpiresAtMs": _expiry_ms(url),
     }
@@ -271,6 +299,7 @@ def _expiry_ms(url: str) -> int | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         expires_s = _number(claims.get("exp"))
-    except (ValueError, IndexError, AttributeError):
+    except (ValueError, IndexError, AttributeError, RecursionError):
         return None
-    return None if expires_s is None else int(expires_s * 1000)
+    # Whoever writes milliseconds here means a time that no calendar has.
+    return None if expires_s is None or not 0 <= expires_s <= _LAST_S else int(expires_s * 1000)

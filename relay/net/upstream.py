@@ -72,13 +72,15 @@ class Upstream:
         self._base_url = base_url.rstrip("/")
         timeout = httpx2.Timeout(ASK_DEADLINE_S, connect=CONNECT_S)
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "Accept-Encoding": "identity"}
-        self._asking = httpx2.AsyncClient(timeout=timeout, headers=headers, trust_env=False)
+        tls = httpx2.create_ssl_context()
+        self._asking = httpx2.AsyncClient(timeout=timeout, headers=headers, trust_env=False, verify=tls)
         # A kept connection may have been closed by the other side when the request goes out, and then nobody can say
         # whether it arrived. A create gets a connection of its own.
         self._creating = httpx2.AsyncClient(
             timeout=httpx2.Timeout(CREATE_DEADLINE_S, connect=CONNECT_S),
             headers=headers,
             trust_env=False,
+            verify=tls,
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
@@ -143,7 +145,10 @@ class Upstream:
     def _keeps(self, path: str) -> bool:
         """Whether the URL as it will be sent has exactly this path: `..`, `?` and `%` would change it."""
         wanted = httpx2.URL(self._base_url).raw_path.rstrip(b"/") + path.encode("utf-8", "replace")
-        return httpx2.URL(self._base_url + path).raw_path == wanted
+        try:
+            return httpx2.URL(self._base_url + path).raw_path == wanted
+        except httpx2.InvalidURL:  # a control character, which the form of an id does not exclude
+            return False
 
     async def _ask(self, path: str, query: Mapping[str, str] | None = None) -> _Answer | Unanswered:
         try:

@@ -39,15 +39,15 @@ def built_in() -> Catalogue:
     return parse(files("relay.core").joinpath(BUILT_IN).read_text(encoding="utf-8"))
 
 
-def admit(fields: Any, catalogue: Catalogue, *, textual: bool, unchecked: bool) -> Taken | Refused:
-    """Judge a create. `textual`: from a form. `unchecked`: whatever the catalogue says, as an upstream ahead of it."""
+def admit(fields: Any, catalogue: Catalogue, *, unchecked: bool) -> Taken | Refused:
+    """Judge a create, from JSON or a form. `unchecked`: whatever the catalogue says, as an upstream ahead of it."""
     if not isinstance(fields, dict):
         return Refused(400, "The request body must be a JSON object.")
     if not unchecked and fields.get("model") not in catalogue.models:
         return Refused(400, f"Parameter model is required. Supported values: {', '.join(catalogue.models)}.")
     # The upstream ignores in silence the names that its older endpoints used.
     named = {name: value for name, value in fields.items() if name not in YESTERDAYS}
-    checked = check(named, catalogue, door="dropin", mode="off" if unchecked else "strict", textual=textual)
+    checked = check(named, catalogue, door="dropin", mode="off" if unchecked else "strict")
     if checked.refused:
         return Refused(400, "; ".join(problem.message for problem in checked.problems))
     prompt = checked.request.get("text_prompt")

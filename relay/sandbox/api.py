@@ -117,12 +117,12 @@ class _Face:
     # The upstream's addresses.
 
     async def create(self, request: Request) -> Answer:
-        textual = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+        form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
         try:
-            fields = await (_form(request) if textual else _json(request))
+            fields = await (_form(request) if form else _json(request))
         except (ValueError, MultiPartException, HTTPException):
             return refusal(shapes.error(400, "Unable to read the request body."))
-        made = self._vendor.create(self._clock.now_ms(), fields, self._origin(request), textual=textual)
+        made = self._vendor.create(self._clock.now_ms(), fields, self._origin(request))
         self._wake()
         return made
 

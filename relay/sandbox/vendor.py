@@ -108,11 +108,11 @@ class Vendor:
         error = plain.status >= 400 and not plain.cut and not plain.hang
         return as_html(plain) if error and self.faults.take("html_errors") else plain
 
-    def create(self, now_ms: int, fields: Any, origin: str, *, textual: bool = False) -> Answer:
-        """`POST /videos/create` (`textual`: sent as a form); artifacts will be asked for under `origin`."""
+    def create(self, now_ms: int, fields: Any, origin: str) -> Answer:
+        """`POST /videos/create`; `origin` is the scheme and host under which artifacts will be asked for."""
         if way := self.faults.take("create_fails"):
             return lost(way)
-        taken = self._admitted(now_ms, fields, textual=textual)
+        taken = self._admitted(now_ms, fields)
         if isinstance(taken, Refused):
             return refusal(shapes.error(taken.status, taken.message))
         owner = admission.account_of(admission.assets_named(taken.fields))
@@ -143,9 +143,9 @@ class Vendor:
         self.library.add(asset)
         return asset
 
-    def _admitted(self, now_ms: int, fields: Any, *, textual: bool) -> Taken | Refused:
+    def _admitted(self, now_ms: int, fields: Any) -> Taken | Refused:
         unchecked = bool(self.faults.value("unchecked"))
-        taken = admission.admit(fields, self._catalogue, textual=textual, unchecked=unchecked)
+        taken = admission.admit(fields, self._catalogue, unchecked=unchecked)
         if isinstance(taken, Refused):
             return taken
         if self.faults.take("refused"):

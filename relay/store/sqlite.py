@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,7 @@ import aiosqlite
 
 from relay.core.event import Event
 from relay.core.ledger import Happening
-from relay.errors import ConfigurationError, RelayError, Unavailable
+from relay.errors import ConfigurationError, Unavailable
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.statements import loaded, queries, writes
@@ -28,6 +29,8 @@ R = TypeVar("R")
 READERS: Final = 2
 CACHE_KIB: Final = 16 * 1024
 WAL_PAGES: Final = 1_000
+# SQLite's errors that one happening's values cause; every other one concerns the file, and so the whole group.
+_OF_ONE: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
 class SqliteStore(Reads):
@@ -39,14 +42,14 @@ class SqliteStore(Reads):
         thread: ThreadPoolExecutor,
         readers: list[aiosqlite.Connection],
         committed: Committed,
-        lock: int,
+        closing: AsyncExitStack,
     ) -> None:
         super().__init__(self._fetch_rows)
         self._file = file
         self._thread = thread
         self._readers = readers
         self._turn = 0
-        self._lock = lock
+        self._closing = closing
         self._writer = Writer(self._commit, committed)
 
     @property
@@ -68,12 +71,9 @@ class SqliteStore(Reads):
         await self.head()
 
     async def close(self) -> None:
+        """Write what waits; then the readers, the writing connection, its thread and the lock go, in this order."""
         await self._writer.close()
-        for reader in self._readers:
-            await reader.close()
-        await self._in_thread(self._file.close)
-        self._thread.shutdown()
-        os.close(self._lock)
+        await self._closing.aclose()
 
     async def _commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
         return await self._in_thread(lambda: self._file.commit(group))
@@ -95,46 +95,56 @@ async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Co
     `new_hex(n)` gives n random hex digits; `committed(head)` is told the newest event's number after each commit.
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
-    lock = _lock(path)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-    readers: list[aiosqlite.Connection] = []
-    try:
+    async with AsyncExitStack() as stack:
+        lock = _lock(path)
+        stack.callback(os.close, lock)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        stack.callback(thread.shutdown)
         loop = asyncio.get_running_loop()
-        file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex))
-        while len(readers) < READERS:
-            readers.append(await _reader(path))
-    except BaseException as error:
-        thread.shutdown()
-        os.close(lock)
-        if isinstance(error, sqlite3.Error):
-            raise ConfigurationError(f"the database {path} cannot be opened: {error}") from error
-        raise
-    return SqliteStore(file, thread, readers, committed, lock)
+        try:
+            file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex))
+            stack.push_async_callback(loop.run_in_executor, thread, file.close)
+            readers = [await stack.enter_async_context(_reader(path)) for _ in range(READERS)]
+            for reader in readers:
+                await _only_read(reader)
+        except (OSError, sqlite3.Error) as error:
+            raise _cannot_open(path, error) from error
+        return SqliteStore(file, thread, readers, committed, stack.pop_all())
 
 
-async def _reader(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+def _reader(path: Path) -> aiosqlite.Connection:
+    return aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+
+
+async def _only_read(connection: aiosqlite.Connection) -> None:
     connection.row_factory = sqlite3.Row
     await connection.execute_fetchall("PRAGMA query_only = ON")
     await connection.execute_fetchall("PRAGMA busy_timeout = 5000")
-    return connection
 
 
 def _lock(path: Path) -> int:
     """Hold `<file>-lock` for as long as this process lives; the kernel lets go of it when the process dies."""
     try:
-        lock = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # By its real name: a link to the same file must find the same lock.
+        lock = os.open(f"{os.path.realpath(path)}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(f"the database {path} cannot be opened: {error.strerror}") from error
+        raise _cannot_open(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise _cannot_open(path, error) from error
         raise ConfigurationError(
             f"another relay already uses {path}; one SQLite file serves one process: stop the other one, "
             "or give each its own database"
         ) from error
     return lock
+
+
+def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigurationError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return ConfigurationError(f"the database {path} cannot be opened: {reason}")
 
 
 class _WritingFile:
@@ -154,7 +164,9 @@ class _WritingFile:
             raise
 
     def _prepare(self) -> None:
-        self._sql.execute("PRAGMA journal_mode = WAL")
+        mode = self._sql.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise ConfigurationError("the database's file system cannot hold a write-ahead log; put it on a local disk")
         # FULL: a commit has reached the disk before anybody is told of it. NORMAL would lose the last ones with power.
         self._sql.execute("PRAGMA synchronous = FULL")
         self._sql.execute("PRAGMA busy_timeout = 5000")
@@ -185,7 +197,7 @@ class _WritingFile:
             self._sql.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            raise Unavailable(f"the database cannot be written: {error}", retry_after_s=RETRY_AFTER_S) from error
+            raise _cannot_write(error) from error
         except BaseException:
             self._roll_back()
             raise
@@ -200,8 +212,10 @@ class _WritingFile:
             for sql, values in writes(changes):
                 self._sql.execute(sql, values)
             written = max((record.seq for record in changes.puts if isinstance(record, Event)), default=head)
-        except (sqlite3.IntegrityError, RelayError, AssertionError, ValueError, OverflowError) as error:
-            # This happening alone is at fault. Any other error of SQLite's concerns the file, and so the whole group.
+        except Exception as error:
+            if isinstance(error, (sqlite3.Error, MemoryError)) and not isinstance(error, _OF_ONE):
+                raise
+            # This happening alone is at fault, a defect of ours in it included: its neighbours go on.
             self._sql.execute("ROLLBACK TO one")
             self._sql.execute("RELEASE one")
             return error, head
@@ -220,7 +234,7 @@ class _WritingFile:
             self._sql.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            raise Unavailable(f"the database cannot be written: {error}", retry_after_s=RETRY_AFTER_S) from error
+            raise _cannot_write(error) from error
 
     def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
         """Delete the oldest entries, so that at most so many, and so many bytes, are left."""
@@ -229,9 +243,16 @@ class _WritingFile:
             "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) "
             "WHERE place <= ? AND bytes <= ?"
         )
-        first = self._sql.execute(kept, (max_entries, max_bytes)).fetchone()["seq"]
-        cursor = self._sql.execute("DELETE FROM quarantine WHERE seq < ?", (first if first is not None else 2**62,))
+        try:
+            first = self._sql.execute(kept, (max_entries, max_bytes)).fetchone()["seq"]
+            cursor = self._sql.execute("DELETE FROM quarantine WHERE seq < ?", (first if first is not None else 2**62,))
+        except sqlite3.Error as error:
+            raise _cannot_write(error) from error
         return cursor.rowcount
 
     def close(self) -> None:
         self._sql.close()
+
+
+def _cannot_write(error: sqlite3.Error) -> Unavailable:
+    return Unavailable(f"the database cannot be written: {error}", retry_after_s=RETRY_AFTER_S)

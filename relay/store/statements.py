@@ -119,9 +119,10 @@ def writes(changes: Changes[Any]) -> list[tuple[str, dict[str, Any]]]:
             # What a removed subscription was owed cannot be sent any more; it stays to be seen.
             made.append(
                 (
-                    "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed' "
+                    "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed', "
+                    "lease_until_ms = NULL, finished_at_ms = :at_ms "
                     "WHERE subscription_id = :id AND state IN ('waiting', 'due', 'sending')",
-                    {"id": record.id},
+                    {"id": record.id, "at_ms": record.updated_at_ms},
                 )
             )
     return made

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from relay.core.job import Job
 from relay.core.task import content_type_of
 from relay.errors import NotFound
+from relay.web.leaving import while_connected
 from relay.web.ports import OpenFile
 
 _ID: Final = re.compile(r"(?P<job>[0-9a-f-]{36})-(?P<index>\d{1,3})")
@@ -46,6 +47,10 @@ class _Streamed(Response):
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A player that seeks hangs up and comes back, again and again.
+        await while_connected(receive, self._pass_on(scope, send))
+
+    async def _pass_on(self, scope: Scope, send: Send) -> None:
         job, index, preview, ranges = self._where
         async with self._state.artifacts.open(job, index, preview, ranges) as file:
             await send({"type": "http.response.start", "status": file.status, "headers": self._heads(file)})

@@ -5,7 +5,6 @@ history and live, hence no gap and no double. It is plain ASGI, for middleware t
 much a frame.
 """
 
-import asyncio
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from relay.errors import InvalidRequest, Unavailable
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.vault import jitter
 from relay.web.jobs import find
+from relay.web.leaving import while_connected
 from relay.web.problem import Json, listed, read_query, whole
 
 RETRY_MS: Final = (1_500, 4_500)
@@ -86,7 +86,7 @@ async def _start(request: Request, query: dict[str, tuple[str, ...]], default: s
     """`Last-Event-ID`, else `?last_event_id=`, else `?since=`, else the default."""
     store: Any = request.app.state.store
     given, field = request.headers.get("last-event-id"), "Last-Event-ID"
-    if given is None and query["last_event_id"]:
+    if not given and query["last_event_id"]:
         given, field = query["last_event_id"][0], "query.last_event_id"
     if given:
         cursor = sse.parse_cursor(given)
@@ -157,21 +157,19 @@ class EventStream(Response):
         self._job_id = job_id
         self._seq = start.cursor.seq
         self._told = start.cursor
+        self._beat_at_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end, while another task watches for the reader's leaving (`send` says nothing of it)."""
+        """Send until the end or until the reader leaves; a HEAD request gets the head alone."""
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         self._state.streams.open += 1
-        writing = asyncio.create_task(self._write(send))
-        watching = asyncio.create_task(_gone(receive))
         try:
-            await asyncio.wait({writing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if writing.done():
-                writing.result()
+            await while_connected(receive, self._write(send))
         finally:
             self._state.streams.open -= 1
-            for task in (writing, watching):
-                task.cancel()
-            await asyncio.gather(writing, watching, return_exceptions=True)
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -201,23 +199,31 @@ class EventStream(Response):
 
     async def _follow(self, send: Send) -> str:
         """Read, send, wait; the reason why the relay ends the stream, empty when the job's last event has been sent."""
-        store, feed, clock = self._state.store, self._state.feed, self._state.clock
+        state = self._state
+        store, feed, clock = state.store, state.feed, state.clock
         while True:
             seen = feed.generation
             head = await store.head()
             events = await store.events_after(self._seq, self._wanted, EVENTS_PAGE)
             if events:
-                if not await self._send(send, b"".join(sse.frame(e, self._state.addresses.of) for e in events)):
+                if not await self._send(send, b"".join(sse.frame(e, state.addresses.of) for e in events)):
                     return "slow"
                 self._seq = events[-1].seq
                 self._told = Cursor(events[-1].seq, events[-1].epoch)
                 if self._job_id is not None and any(event.final for event in events):
                     return ""
-                continue
-            self._seq = max(self._seq, head)
+            else:
+                self._seq = max(self._seq, head)
+                if self._job_id is not None and self._wanted.type and await _is_over(state, self._job_id, self._seq):
+                    return ""  # the final event was there, and is none of the types that this reader wants
             if feed.closing:
                 return "drain"
-            if not await wait_at_most(clock, feed.changed(seen), HEARTBEAT_S) and not await self._beat(send):
+            if events:
+                continue
+            # Commits that this reader does not want wake it as well, and must not put its heartbeat off.
+            wait_s = self._beat_at_s - clock.monotonic_s()
+            woken = wait_s > 0 and await wait_at_most(clock, feed.changed(seen), wait_s)
+            if not woken and not await self._beat(send):
                 return "slow"
 
     async def _beat(self, send: Send) -> bool:
@@ -231,9 +237,6 @@ class EventStream(Response):
     async def _send(self, send: Send, body: bytes) -> bool:
         """False when the reader takes so long that what waits for it must be let go."""
         message = {"type": "http.response.body", "body": body, "more_body": True}
-        return await wait_at_most(self._state.clock, send(message), SEND_S)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        sent = await wait_at_most(self._state.clock, send(message), SEND_S)
+        self._beat_at_s = self._state.clock.monotonic_s() + HEARTBEAT_S
+        return sent

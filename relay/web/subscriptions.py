@@ -102,7 +102,8 @@ async def show(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """204; what it was still owed is kept as dead letters."""
     subscription = await _find(request)
-    await request.app.state.store.apply(SubscriptionRemoved(subscription.id))
+    state: Any = request.app.state
+    await state.store.apply(SubscriptionRemoved(subscription.id, state.clock.now_ms()))
     return Response(status_code=204)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from relay.clock import Clock
 from relay.core.accounts import AccountsListed, SeenAccount
 from relay.core.outcome import Unanswered
+from relay.core.submitting import JobStranded
 from relay.feed import Feed
 from relay.store.contract import Store
 from relay.work.loop import Worker
@@ -13,6 +14,7 @@ from relay.work.ports import Upstream
 
 REFRESH_MS: Final = 300_000
 RETRY_MS: Final = 10_000
+STRANDED_AT_ONCE: Final = 100
 
 
 class AccountKeeper(Worker):
@@ -39,5 +41,13 @@ class AccountKeeper(Worker):
             self._due_ms = now_ms + RETRY_MS
             return self._due_ms
         await self._store.apply(AccountsListed(tuple(seen), now_ms))
+        if seen:
+            await self._strand([account.email for account in seen])
         self._due_ms = now_ms + REFRESH_MS
         return self._due_ms
+
+    async def _strand(self, emails: list[str]) -> None:
+        """Jobs that only a vanished account could run will never run."""
+        while jobs := await self._store.stranded(emails, STRANDED_AT_ONCE):
+            for job in jobs:
+                await self._store.apply(JobStranded(job.job_id, job.pinned or "", self._clock.now_ms()))

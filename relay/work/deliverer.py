@@ -11,6 +11,7 @@ from relay.core.delivery import Delivery, Subscription
 from relay.core.job import Address
 from relay.core.retry import Answer
 from relay.core.signature import sign
+from relay.errors import RelayError
 from relay.feed import Feed
 from relay.store.contract import Store
 from relay.vault import Vault, jitter
@@ -96,13 +97,12 @@ class Deliverer(Worker):
                 del self._flying[delivery.subscription_id]
 
     async def _attempt(self, subscription: Subscription, event: events.Event) -> Answer:
-        url = self._vault.open(subscription.url_sealed, "subscription-url").decode()
         now_ms = self._clock.now_ms()
-        keys = [
-            self._vault.open(secret["sealed"], "webhook-secret").decode()
-            for secret in subscription.secrets
-            if secret["expiresAtMs"] is None or secret["expiresAtMs"] > now_ms
-        ]
+        try:
+            url, keys = self._opened(subscription, now_ms)
+        except RelayError as error:
+            # A failed attempt like any other, for everybody to see: with the right key the next one succeeds.
+            return Answer("target_refused", None, None, f"the subscription cannot be opened: {error.message}", "", 0)
         body = events.encode(events.render(event, self._address))
         timestamp_s = now_ms // 1000
         headers = {
@@ -112,3 +112,13 @@ class Deliverer(Worker):
             "webhook-signature": sign(keys, event.id, timestamp_s, body),
         }
         return await self._sender.send(url, headers, body)
+
+    def _opened(self, subscription: Subscription, now_ms: int) -> tuple[str, list[str]]:
+        """The address, and the secrets that are still good."""
+        url = self._vault.open(subscription.url_sealed, "subscription-url").decode()
+        keys = [
+            self._vault.open(secret["sealed"], "webhook-secret").decode()
+            for secret in subscription.secrets
+            if secret["expiresAtMs"] is None or secret["expiresAtMs"] > now_ms
+        ]
+        return url, keys

@@ -1,6 +1,7 @@
 """A worker: one step after another, asleep in between until a commit, its next time, or the end."""
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
@@ -42,16 +43,21 @@ class Worker(ABC):
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:
-        """Begin nothing new, wait for what is under way (bounded), then cancel the rest."""
+        """Begin no new step, and let what is under way end; what takes too long is cancelled."""
         self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=STOP_S)
-        for task in self._under_way:
+        self._poked.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                # The last step may begin something more: what was written before it is sent must be sent.
+                while going := self._going():
+                    await asyncio.wait(going)
+        for task in (going := self._going()):
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*going, return_exceptions=True)
+
+    def _going(self) -> set[asyncio.Task[None]]:
+        loop = {self._task} if self._task is not None and not self._task.done() else set()
+        return loop | self._under_way
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the loop; when it ends, the loop takes another step."""
@@ -95,12 +101,11 @@ class Worker(ABC):
         if wait_s <= 0:
             await asyncio.sleep(0)
             return
-        woken = asyncio.ensure_future(self._feed.changed(seen))
-        poked = asyncio.ensure_future(self._poked.wait())
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._poked.wait())]
+        if not self._feed.closing:  # a closing feed wakes at once, and would again and again until `stop`
+            waits.append(asyncio.ensure_future(self._feed.changed(seen)))
         try:
-            await wait_at_most(self._clock, asyncio.wait({woken, poked}, return_when=asyncio.FIRST_COMPLETED), wait_s)
+            await wait_at_most(self._clock, asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED), wait_s)
         finally:
-            woken.cancel()
-            poked.cancel()
-        if self._feed.closing:
-            self._stopping = True
+            for wait in waits:
+                wait.cancel()

@@ -12,7 +12,7 @@ from relay.core.submitting import AttemptLooked
 from relay.core.task import Report
 from relay.feed import Feed
 from relay.store.contract import Store
-from relay.work.loop import Worker
+from relay.work.loop import AFTER_FAILURE_S, Worker
 from relay.work.ports import Upstream
 
 AT_ONCE: Final = 8
@@ -52,6 +52,10 @@ class Reconciler(Worker):
     async def _then_free(self, keys: set[tuple[str, int]], work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except Exception:
+            # Nothing was written, so these are still due: without a pause they would be asked about in a hot loop.
+            self._log.exception("asking.failed")
+            await self._clock.sleep(AFTER_FAILURE_S)
         finally:
             self._busy -= keys
 

@@ -4,10 +4,10 @@ from typing import Any, Final
 
 from relay.clock import Clock
 from relay.core import task as tasks
-from relay.core.dispatch import Submit, choose
+from relay.core.dispatch import Submit, choose, open_now
 from relay.core.job import Attempt
 from relay.core.outcome import Busy, Outcome, RunningTask, Unknown
-from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted, JobStranded
+from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted
 from relay.feed import Feed
 from relay.store.contract import Store
 from relay.vault import hash_token, new_token
@@ -16,6 +16,7 @@ from relay.work.ports import Upstream
 
 WAITING_LOOKED_AT: Final = 50
 STOPPED: Final = "the relay was stopped while the request was under way"
+BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
 
 class Submitter(Worker):
@@ -48,14 +49,12 @@ class Submitter(Worker):
         return found
 
     async def step(self) -> int | None:
-        while True:
-            accounts = await self._store.accounts()
-            busy = await self._store.busy()
-            open_now = [account.email for account in accounts if account.slots > 0]
-            if open_now:
-                await self._strand(open_now)
-            waiting = await self._store.waiting(open_now, WAITING_LOOKED_AT)
-            decision = choose(self._clock.now_ms(), accounts, busy, waiting)
+        while not self._stopping:
+            now_ms = self._clock.now_ms()
+            accounts, busy = await self._store.accounts(), await self._store.busy()
+            emails = [account.email for account in open_now(now_ms, accounts, busy)]
+            waiting = await self._store.waiting(emails, WAITING_LOOKED_AT) if emails else []
+            decision = choose(now_ms, accounts, busy, waiting)
             if not isinstance(decision, Submit):
                 return decision.until_ms
             token = new_token()
@@ -65,16 +64,17 @@ class Submitter(Worker):
             attempt = await self._store.apply(started)
             if attempt is not None:
                 self.spawn(self._send(attempt, token))
-
-    async def _strand(self, emails: list[str]) -> None:
-        for job in await self._store.stranded(emails, WAITING_LOOKED_AT):
-            await self._store.apply(JobStranded(job.job_id, job.pinned or "", self._clock.now_ms()))
+        return None
 
     async def _send(self, attempt: Attempt, token: str) -> None:
         job = await self._store.job(attempt.job_id)
         if job is None:
             return
-        outcome = await self._upstream.create(self._fields(job.request, attempt, token))
+        try:
+            outcome = await self._upstream.create(self._fields(job.request, attempt, token))
+        except Exception:
+            self._log.exception("create.failed", job=attempt.job_id, attempt=attempt.number)
+            outcome = Unknown(BROKEN)
         now = await self.surely(self._answered(attempt, outcome))
         self._log.info(
             "attempt.answered",

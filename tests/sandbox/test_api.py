@@ -74,6 +74,13 @@ async def test_a_wrong_create_is_refused(fields: dict[str, Any], status: int, wo
         assert (await sandbox.state())["submits"] == 0
 
 
+async def test_names_of_older_endpoints_are_ignored_in_silence() -> None:
+    async with bench() as sandbox:
+        answer = await sandbox.create(seconds=10)
+
+        assert answer.json()["task"]["options"]["seconds"] == 5
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b"{" * 2_000_000])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     async with bench() as sandbox:
@@ -140,6 +147,7 @@ async def test_a_task_list_needs_offset_and_limit(query: str) -> None:
 async def test_with_several_accounts_lists_and_features_need_an_email() -> None:
     async with bench(accounts=TWO) as sandbox:
         await sandbox.created(email="two@example.com")
+        await sandbox.created(email="one@example.com")
         lists = "tasks/?offset=0&limit=9"
 
         answers = [
@@ -295,8 +303,9 @@ async def test_an_asset_is_uploaded_listed_used_and_deleted() -> None:
         assert (await sandbox.client.get(shown["url"])).status_code == 404
 
 
-async def test_assets_of_two_accounts_cannot_work_together() -> None:
-    async with bench(accounts=TWO) as sandbox:
+@pytest.mark.parametrize("unchecked", [False, True])
+async def test_assets_of_two_accounts_cannot_work_together(unchecked: bool) -> None:
+    async with bench(accounts=TWO, faults={"unchecked": unchecked}) as sandbox:
         ids = []
         for account in TWO:
             answer = await sandbox.client.post(
@@ -304,10 +313,11 @@ async def test_assets_of_two_accounts_cannot_work_together() -> None:
             )
             ids.append(answer.json()["assetId"])
 
-        answer = await sandbox.create(model="veo-3.1", duration=8, imageAssetId1=ids[0], imageAssetId2=ids[1])
+        together = await sandbox.create(model="veo-3.1", duration=8, imageAssetId1=ids[0], imageAssetId2=ids[1])
+        elsewhere = await sandbox.create(imageAssetId1=ids[0], email=TWO[1].email)
 
-        assert answer.status_code == 400
-        assert "account" in answer.json()["error"]
+        assert (together.status_code, elsewhere.status_code) == (400, 400)
+        assert "account" in together.json()["error"]
 
 
 async def test_what_a_task_made_can_be_used_as_an_asset() -> None:

@@ -1,0 +1,137 @@
+"""A store in dictionaries: the ledger's happenings one after another, without a database."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from relay.core.delivery import OPEN, Delivery, Subscription
+from relay.core.dispatch import Account
+from relay.core.event import Event
+from relay.core.job import Attempt, Job
+from relay.core.ledger import KEYS, Callback, Happening, Loaded, Needs, Quarantined, Record
+from tests.core.builders import JOB_ID
+
+R = TypeVar("R")
+T = TypeVar("T")
+EPOCH = "0000cafe"
+
+
+class Memory:
+    """Loads what a happening needs, decides, and keeps what it changes, as an engine does."""
+
+    def __init__(self, *records: Record) -> None:
+        self._tables: dict[type[Any], dict[Any, Any]] = {}
+        self._count = 0
+        for record in records:
+            self._keep(record)
+
+    def apply(self, happening: Happening[R]) -> R:
+        changes = happening.decide(self._load(happening.needs()))
+        for record in changes.puts:
+            self._keep(record)
+        for record in changes.drops:
+            del self._table(type(record))[self._key(record)]
+            if isinstance(record, Subscription):
+                self._bury(record)
+        return changes.result
+
+    def all(self, record_type: type[T]) -> list[T]:
+        """Every record of this type, in the order in which they came."""
+        return list(self._table(record_type).values())
+
+    @property
+    def job(self) -> Job:
+        """The job that most tests are about."""
+        return next(job for job in self.all(Job) if job.id == JOB_ID)
+
+    @property
+    def attempt(self) -> Attempt:
+        """The newest attempt."""
+        return max(self.all(Attempt), key=lambda attempt: attempt.number)
+
+    @property
+    def events(self) -> list[Event]:
+        return self.all(Event)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type.removeprefix("job.") for event in self.events]
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return self.all(Delivery)
+
+    @property
+    def effects(self) -> list[str]:
+        """What each kept callback did, in a word."""
+        return [callback.effect.partition(":")[0] for callback in self.all(Callback)]
+
+    @property
+    def quarantined(self) -> list[str]:
+        return [row.reason for row in self.all(Quarantined)]
+
+    def delivery(self, subscription_id: str, event_type: str) -> Delivery:
+        """The newest delivery of an event of this type to this subscription."""
+        found = [
+            delivery
+            for delivery in self.deliveries
+            if delivery.subscription_id == subscription_id and delivery.event_type == f"job.{event_type}"
+        ]
+        return found[-1]
+
+    def lanes(self) -> Iterator[list[Delivery]]:
+        """The open deliveries of each subscription and job, oldest first."""
+        lanes: dict[tuple[str, str | None], list[Delivery]] = {}
+        for delivery in self.deliveries:
+            if delivery.state in OPEN:
+                lanes.setdefault((delivery.subscription_id, delivery.job_id), []).append(delivery)
+        yield from lanes.values()
+
+    def _table(self, record_type: type[Any]) -> dict[Any, Any]:
+        return self._tables.setdefault(record_type, {})
+
+    def _key(self, record: Record) -> object:
+        names = KEYS.get(type(record), "id")
+        return tuple(getattr(record, name) for name in names.split()) if names else self._count
+
+    def _keep(self, record: Record) -> None:
+        self._count += 1
+        table, key = self._table(type(record)), self._key(record)
+        if getattr(record, "seq", None) == 0:
+            record = replace(record, seq=table[key].seq if key in table else self._count)  # type: ignore[call-arg]
+        table[key] = record
+
+    def _bury(self, gone: Subscription) -> None:
+        for delivery in self.deliveries:
+            if delivery.subscription_id == gone.id and delivery.state in OPEN:
+                self._keep(replace(delivery, state="dead", finished_at_ms=gone.updated_at_ms, lease_until_ms=None))
+
+    def _load(self, needs: Needs) -> Loaded:
+        delivery = next((d for d in self.deliveries if d.id == needs.delivery_id), None)
+        by_token = (a.job_id for a in self.all(Attempt) if a.token_hash == needs.token_hash)
+        job_id = needs.job_id or next(by_token, None)
+        lane_of = job_id or (delivery.job_id if delivery else None)
+        subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
+        queued = [job for job in self.all(Job) if job.state == "queued"]
+        return Loaded(
+            epoch=EPOCH,
+            next_seq=len(self.events) + 1,
+            job=next((job for job in self.all(Job) if job.id == job_id), None),
+            attempts=tuple(a for a in self.all(Attempt) if a.job_id == job_id),
+            subscriptions=tuple(s for s in self.all(Subscription) if job_id and s.job_id in (None, job_id)),
+            open_deliveries=tuple(d for d in self.deliveries if d.job_id == lane_of and d.state in OPEN),
+            delivery=delivery,
+            subscription=next((s for s in self.all(Subscription) if s.id == subscription_id), None),
+            accounts=tuple(self.all(Account)) if needs.accounts else (),
+            callback_seen=any(
+                row.sha256 == needs.sha256 and row.job_id == job_id and self._came_to(row, needs.token_hash)
+                for row in self.all(Callback)
+            ),
+            queued=len(queued),
+            queued_of_token=sum(job.token_id == needs.queue_of_token for job in queued),
+        )
+
+    def _came_to(self, row: Callback, token_hash: str | None) -> bool:
+        return any(
+            a.token_hash == token_hash for a in self.all(Attempt) if (a.job_id, a.number) == (row.job_id, row.number)
+        )

@@ -1,0 +1,1 @@
+"""Tests of `relay/web`: a whole relay behind real sockets."""

@@ -1,0 +1,1 @@
+"""Tests of the whole relay as a process of its own: started, killed, started again."""
