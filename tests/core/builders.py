@@ -107,8 +107,9 @@ def submitted(number: int = 1, *, queue_per_token: int = 100, queue_max: int = 1
     return JobSubmitted(job(number, **changes), queue_per_token, queue_max)
 
 
-def started(at_ms: int = NOW_MS, *, job_id: str = JOB_ID, token_hash: str = "hash-1") -> AttemptStarted:
-    return AttemptStarted(job_id, INSTANCE, EMAIL, token_hash, at_ms)
+def started(at_ms: int = NOW_MS, *, job_id: str = JOB_ID, door: str = "hash-1") -> AttemptStarted:
+    """An attempt whose callbacks come to `door`, the hash of its token."""
+    return AttemptStarted(job_id, INSTANCE, EMAIL, door, at_ms)
 
 
 def answered(outcome: Outcome, at_ms: int = NOW_MS, *, number: int = 1) -> AttemptAnswered:
@@ -120,12 +121,12 @@ def accepted(status: str = "PENDING", progress: object = "0", **changes: Any) ->
 
 
 def callback(
-    body: object, at_ms: int = NOW_MS, *, token_hash: str = "hash-1", size_bytes: int | None = None
+    body: object, at_ms: int = NOW_MS, *, door: str = "hash-1", size_bytes: int | None = None
 ) -> CallbackReceived:
     """A callback with this JSON body, or these bytes."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return CallbackReceived(
-        token_hash=token_hash,
+        token_hash=door,
         body=tasks.mask_bytes(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
         size_bytes=len(raw) if size_bytes is None else size_bytes,
@@ -137,5 +138,5 @@ def callback(
 
 def sent(delivery_id: str, status: int | None, at_ms: int = NOW_MS) -> DeliveryAttempted:
     """An attempt to deliver that was answered with `status`, or not at all."""
-    kind = "timeout" if status is None else "answered"
-    return DeliveryAttempted(delivery_id, Answer(kind, status, None, "as told", "", 12), 0.5, at_ms)
+    answer = Answer("timeout" if status is None else "answered", status, None, "as told", "", 12)
+    return DeliveryAttempted(delivery_id, answer, 0.5, at_ms)

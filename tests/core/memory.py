@@ -97,8 +97,8 @@ class Memory:
     def _keep(self, record: Record) -> None:
         self._count += 1
         table, key = self._table(type(record)), self._key(record)
-        if getattr(record, "seq", None) == 0:
-            record = replace(record, seq=table[key].seq if key in table else self._count)  # type: ignore[call-arg]
+        if not isinstance(record, Attempt | Account) and record.seq == 0:
+            record = replace(record, seq=table[key].seq if key in table else self._count)
         table[key] = record
 
     def _bury(self, gone: Subscription) -> None:

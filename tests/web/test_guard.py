@@ -113,7 +113,7 @@ NEEDED = {
 async def test_a_scope_opens_its_own_doors_and_no_others(
     here: Journey, scope: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here.node.app.state, "guard", OneScope(scope))
+    monkeypatch.setitem(here.node.app.state._state, "guard", OneScope(scope))
     own = NEEDED.get(scope)
     foreign = set.union(*(doors for name, doors in NEEDED.items() if name != scope))
     for method, path in GUARDED:

@@ -1,0 +1,142 @@
+"""Every refusal is a problem document that names the field and the rule; no input of a client makes a 500."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from relay.web import problem
+from tests.journeys import EXAMPLE, Journey
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def refusal(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The body of a refusal, once its outer form has been checked."""
+    body: dict[str, Any] = answer.json()
+    assert answer.status_code == body["status"] == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body.keys() == {"type", "title", "status", "code", "detail", "problems"}
+    assert body["code"] == code
+    return body
+
+
+async def test_an_unknown_address_is_a_problem_too(here: Journey) -> None:
+    body = await refusal(await here.client.get("/v1/nothing"), 404, "not_found")
+
+    assert body["detail"] == "There is nothing at this address"
+
+
+async def test_another_method_names_those_that_are_taken(here: Journey) -> None:
+    answer = await here.client.put("/v1/jobs/x", json={})
+
+    await refusal(answer, 405, "method_not_allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+async def test_a_slash_too_many_is_not_redirected(here: Journey) -> None:
+    await refusal(await here.client.post("/v1/jobs/", json=EXAMPLE), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "field", "rule"),
+    [
+        (b"", JSON, "body", "json_object"),
+        (b"{", JSON, "body", "json_object"),
+        (b"null", JSON, "body", "json_object"),
+        (b"[]", JSON, "body", "json_object"),
+        (b'"text"', JSON, "body", "json_object"),
+        (b'{"model": NaN}', JSON, "body", "json_object"),
+        (b"\xff\xfe\xfd", JSON, "body", "json_object"),
+        (b"[" * 100_000, JSON, "body", "json_object"),
+        (b'{"a":' * 50_000, JSON, "body", "json_object"),
+        (b"9" * 10_000, JSON, "body", "json_object"),
+        (b"{}", {"Content-Type": "text/plain"}, "Content-Type", "media_type"),
+        (b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}, "Content-Type", "media_type"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/subscriptions"])
+async def test_a_malformed_body_is_told_apart(
+    here: Journey, path: str, content: bytes, headers: dict[str, str], field: str, rule: str
+) -> None:
+    body = await refusal(await here.client.post(path, content=content, headers=headers), 400, "invalid_request")
+
+    assert [(found["field"], found["rule"]) for found in body["problems"]] == [(field, rule)]
+
+
+async def test_json_by_another_name_is_taken(here: Journey) -> None:
+    for media_type in ("application/json; charset=utf-8", "application/vnd.api+json", "APPLICATION/JSON"):
+        answer = await here.client.post(
+            "/v1/jobs", content=b"\xef\xbb\xbf" + json.dumps(EXAMPLE).encode(), headers={"Content-Type": media_type}
+        )
+        assert answer.status_code == 202, answer.text
+
+
+async def test_a_body_over_the_bound_is_a_413(here: Journey) -> None:
+    content = b'{"model": "' + b"x" * problem.BODY_MAX_BYTES + b'"}'
+
+    await refusal(await here.client.post("/v1/jobs", content=content, headers=JSON), 413, "body_too_large")
+
+
+async def test_a_body_that_does_not_come_is_a_408(here: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem.read_body, "__kwdefaults__", {"max_bytes": 1024, "deadline_s": 0.05})
+    never = asyncio.Event()
+
+    async def dripping() -> Any:
+        yield b'{"model": '
+        await never.wait()
+
+    async with asyncio.timeout(20):
+        answer = await here.client.post("/v1/jobs", content=dripping(), headers=JSON)
+
+    await refusal(answer, 408, "body_too_slow")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "rule"),
+    [
+        ("/v1/jobs?colour=red", "query.colour", "unknown"),
+        ("/v1/jobs?limit=10&limit=20", "query.limit", "once"),
+        ("/v1/jobs?limit=0", "query.limit", "range"),
+        ("/v1/jobs?limit=201", "query.limit", "range"),
+        ("/v1/jobs?limit=%D9%A3", "query.limit", "range"),
+        ("/v1/jobs?limit=" + "9" * 5_000, "query.limit", "range"),
+        ("/v1/jobs?cursor=abc", "query.cursor", "range"),
+        ("/v1/jobs?cursor=-1", "query.cursor", "range"),
+        ("/v1/jobs?state=done", "query.state", "one_of"),
+        ("/v1/events?type=job.*", "query.type", "one_of"),
+        ("/v1/events?limit=501", "query.limit", "range"),
+        ("/v1/deliveries?state=lost", "query.state", "one_of"),
+        ("/v1/deliveries?cursor=x", "query.cursor", "range"),
+        ("/v1/subscriptions?limit=1", "query.limit", "unknown"),
+        ("/v1/quarantine?cursor=0", "query.cursor", "range"),
+    ],
+)
+async def test_a_wrong_query_names_the_parameter_and_the_rule(here: Journey, path: str, field: str, rule: str) -> None:
+    body = await refusal(await here.client.get(path), 400, "invalid_request")
+
+    assert [(found["field"], found["rule"]) for found in body["problems"]] == [(field, rule)]
+    assert len(body["problems"][0]["message"]) < 6_000
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/{}", "/v1/jobs/{}/events", "/v1/jobs/{}/callbacks", "/v1/jobs/{}/deliveries"]
+)
+@pytest.mark.parametrize("odd", ["unknown", "user:1", "%00", "%FF", "a" * 3_000, "..%2f..", "%F0%9F%8E%AC"])
+async def test_an_unknown_job_is_a_404(here: Journey, path: str, odd: str) -> None:
+    await refusal(await here.client.get(path.format(odd)), 404, "not_found")
+
+
+async def test_a_defect_is_told_as_such_and_nothing_more(here: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(any_id: str) -> None:
+        raise ValueError("the secret of the defect")
+
+    monkeypatch.setattr(here.node.app.state.store, "job", broken)
+    answer = await here.client.get("/v1/jobs/x")
+
+    body = await refusal(answer, 500, "internal")
+    assert body["detail"] == "the relay made a mistake; it is in its log"
+    assert "secret" not in answer.text
