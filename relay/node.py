@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from relay.store.sqlite import open_store
 from relay.vault import Vault, load_key, new_hex, parse_key
 from relay.web.app import build
 from relay.web.guard import Guard
+from relay.web.ports import Answered
 from relay.web.stream import Streams
 from relay.work.accounts import AccountKeeper
 from relay.work.deliverer import Deliverer
@@ -107,6 +108,7 @@ class Node:
             allow=settings.allow_targets,
             addresses=addresses,
             artifacts=artifacts,
+            passage=_Passage(upstream),
             guard=Guard(settings.admin_token.get_secret_value()),
             streams=Streams(),
         )
@@ -138,6 +140,23 @@ def app() -> Starlette:
     """The app factory: `uvicorn --factory relay.node:app`, with the settings of the environment."""
     observe.configure()
     return Node(config.load()).app
+
+
+class _Passage:
+    """The upstream's client as the drop-in door sees it: implements `relay.web.ports.Passage`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def forward(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes] | None,
+    ) -> Answered:
+        return Answered(*await self._upstream.forward(method, path, query, headers, body))
 
 
 def _key(settings: Settings) -> bytes:

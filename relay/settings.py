@@ -17,8 +17,8 @@ from pydantic_settings import TomlConfigSettingsSource as TomlSource
 
 from relay.core import catalogue
 from relay.core.accounts import SeenAccount
-from relay.core.target import Allow, parse_allow
-from relay.errors import ConfigurationError, Problem
+from relay.core.target import NOTHING, Allow, check_url, parse_allow
+from relay.errors import ConfigurationError, Problem, TargetRefused
 
 PREFIX: Final = "RELAY_"
 ENV_FILE: Final = ".env"
@@ -76,6 +76,16 @@ def _is_loopback(host: str | None) -> bool:
     return (mapped or address).is_loopback or (mapped or address).is_unspecified
 
 
+def _wait_s(value: object) -> object:
+    """`0` never, `off` no limit (None), else a duration."""
+    if isinstance(value, str) and value.strip() in ("0", "off"):
+        return 0 if value.strip() == "0" else None
+    try:
+        return _duration_s(value)
+    except ValueError:
+        raise ValueError("must be 0, off, or a duration such as 20s, 10m, 6h or 7d") from None
+
+
 Duration = Annotated[int, BeforeValidator(_duration_s)]
 
 
@@ -104,10 +114,12 @@ class Settings(BaseSettings):
     accounts: Annotated[tuple[SeenAccount, ...], NoDecode, BeforeValidator(_accounts)] = ()
     validation: Literal["strict", "warn", "off"] = "strict"
     catalogue: Path | None = None
+    allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
+    default_reply_url: SecretStr | None = None
+    dropin_wait: Annotated[int | None, BeforeValidator(_wait_s)] = "10m"  # type: ignore[assignment]
     queue_per_token: int = Field(100, ge=1, le=1_000_000)
     queue_max: int = Field(10_000, ge=1, le=1_000_000)
     in_doubt_after: Annotated[Duration, Field(ge=60)] = "6h"  # type: ignore[assignment]
-    allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
     artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]
 
     @classmethod
@@ -134,6 +146,16 @@ class Settings(BaseSettings):
         if parts.username or parts.password:
             raise ValueError("must not have a user name or password in it")
         return url.rstrip("/")
+
+    @field_validator("default_reply_url")
+    @classmethod
+    def _may_be_called(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None:
+            try:
+                check_url(url.get_secret_value(), info.data.get("allow_targets") or NOTHING)
+            except TargetRefused as error:
+                raise ValueError(f"cannot be called: {error.message}") from None
+        return url
 
     @field_validator("public_url")
     @classmethod

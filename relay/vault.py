@@ -43,6 +43,8 @@ _KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}=?\Z")
 _ROLLBACK_MS = 60_000
 _RANDOM_BITS = 74
 _random = secrets.SystemRandom()
+WEBHOOK_KEY = "webhooks-v1a"
+"""The purpose of the ed25519 key whose public half is at `/.well-known/webhooks-keys.json`."""
 
 
 class Vault:
@@ -101,6 +103,10 @@ class Vault:
     def sign(self, message: bytes, purpose: str) -> str:
         """HMAC-SHA256 of `message` with the current key: 43 characters of URL-safe base64, the same every time."""
         return _encode(_mac(self._current, message, purpose))
+
+    def ed25519_seed(self, purpose: str) -> bytes:
+        """32 bytes that are the private key of a signer of the current key, the same every time."""
+        return self._current.subkey("ed25519", purpose)
 
     def verify(self, message: bytes, signature: str, purpose: str) -> bool:
         """True when `signature` is that of `message` under any of the keys; takes the same time wherever it differs."""

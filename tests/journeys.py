@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from relay.clock import Clock, ManualClock, SystemClock
 from relay.node import Node
@@ -138,7 +139,6 @@ class Surroundings:
 
     def values(self, port: int, *, callbacks: bool = True) -> dict[str, Any]:
         """The settings of a relay that listens on `port`, by their names in lower case."""
-        hosts = (self.sandbox_url, self.subscriber.url)
         return {
             "database_url": f"sqlite:///{self.database}",
             "port": port,
@@ -146,7 +146,7 @@ class Surroundings:
             "upstream_token": "upstream-token",
             "admin_token": ADMIN_TOKEN,
             "public_url": f"http://127.0.0.1:{port}" if callbacks else None,
-            "allow_targets": ",".join(url.removeprefix("http://").partition("/")[0] for url in hosts),
+            "allow_targets": self.sandbox_url.removeprefix("http://"),
         }
 
     @asynccontextmanager
@@ -179,11 +179,19 @@ async def surroundings(
     subscriber = Subscriber()
     subscriber.open.set()
     hook = Starlette(routes=[Route("/hook", subscriber.receive, methods=["POST"])])
-    async with AsyncExitStack() as stack:
-        sandbox_url = await stack.enter_async_context(hosted(sandbox, bound("127.0.0.1", 0), drain=sandbox.release))
-        hook_url = await stack.enter_async_context(hosted(hook, bound("127.0.0.1", 0), drain=subscriber.open.set))
-        subscriber.url = f"{hook_url}/hook"
-        yield Surroundings(folder, vendor, sandbox_url, subscriber)
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        # One server for the two: starting and stopping servers is most of what a journey costs.
+        app = hook if scope["type"] == "http" and scope["path"] == "/hook" else sandbox
+        await app(scope, receive, send)
+
+    def drain() -> None:
+        sandbox.release()
+        subscriber.open.set()
+
+    async with hosted(both, bound("127.0.0.1", 0), drain=drain) as url:
+        subscriber.url = f"{url}/hook"
+        yield Surroundings(folder, vendor, url, subscriber)
 
 
 @asynccontextmanager
@@ -215,3 +223,10 @@ async def while_time_passes(clock: ManualClock, awaitable: Awaitable[T], step_s:
             clock.advance(step_s)
             await asyncio.wait({work}, timeout=0.001)
     return await work
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Return once `holds`, for what nothing tells of: a connection that was closed, a task that ended."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(0.001)

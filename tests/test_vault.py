@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from relay.core import signature
 from relay.errors import ConfigurationError, RelayError
 from relay.vault import (
+    MAX_PURPOSES,
     Vault,
+    _Uuid7Maker,
     hash_token,
     jitter,
     load_key,
@@ -47,6 +49,30 @@ def test_a_sealed_text_is_plain_ascii_and_shows_nothing_of_the_secret() -> None:
     sealed = Vault(KEY).seal("https://example.com/hook", "url")
     assert sealed.isascii()
     assert "example" not in sealed
+
+
+def test_a_seal_holds_a_nonce_of_96_bits_and_a_tag_of_128() -> None:
+    vault = Vault(KEY)
+    version, key_id, body = vault.seal("secret", "url").split(".")
+    assert (version, key_id) == ("s1", vault.key_id)
+    assert len(base64.urlsafe_b64decode(body + "==")) == 12 + 6 + 16
+    assert len(vault.key_id) == 8
+
+
+@pytest.mark.parametrize("change", ["s2", "", "s1x"])
+def test_a_seal_of_another_version_is_refused_as_such(change: str) -> None:
+    vault = Vault(KEY)
+    with pytest.raises(RelayError, match="form"):
+        vault.open(vault.seal("secret", "url").replace("s1", change, 1), "url")
+    with pytest.raises(RelayError, match="form"):
+        vault.open(f"s1.{vault.key_id}.", "url")
+
+
+def test_purposes_beyond_the_bound_work_and_are_not_kept() -> None:
+    vault = Vault(KEY)
+    for number in range(300):
+        assert vault.open(vault.seal("secret", f"purpose {number}"), f"purpose {number}") == b"secret"
+    assert len(vault._current._subkeys) == MAX_PURPOSES
 
 
 def test_another_purpose_does_not_open_a_seal() -> None:
@@ -118,6 +144,7 @@ def test_a_signature_can_stand_in_an_address_as_it_is() -> None:
 
 def test_a_vault_shows_no_key_when_it_is_printed() -> None:
     shown = repr(Vault(KEY, [OLD_KEY]))
+    assert shown == f"Vault(key_id='{Vault(KEY).key_id}', older=1)"
     assert KEY.hex() not in shown
     assert repr(KEY) not in shown
     assert base64.urlsafe_b64encode(KEY).decode().rstrip("=") not in shown
@@ -167,6 +194,30 @@ def test_a_uuid7_carries_version_variant_and_time() -> None:
     assert made.version == 7
     assert made.variant == uuid.RFC_4122
     assert made.int >> 80 == NOW_MS + 10 * 365 * 86_400_000
+
+
+def test_every_other_bit_of_a_uuid7_is_random() -> None:
+    made = [uuid.UUID(_Uuid7Maker().make(NOW_MS)).int for _ in range(200)]
+    ever, always = 0, (1 << 128) - 1
+    for each in made:
+        ever, always = ever | each, always & each
+    fixed = NOW_MS << 80 | 0x7 << 76 | 0b10 << 62
+    topmost = 1 << 75  # left clear, so that there is room to count up
+    assert always == fixed
+    assert ever == fixed | ((1 << 12) - 1) << 64 & ~topmost | (1 << 62) - 1
+
+
+def test_a_uuid7_borrows_the_next_millisecond_when_its_counter_is_full() -> None:
+    maker = _Uuid7Maker()
+    before = maker.make(NOW_MS)
+    maker._tail = (1 << 74) - 1
+    after = maker.make(NOW_MS)
+    assert after > before
+    assert uuid.UUID(after).int >> 80 == NOW_MS + 1
+
+
+def test_the_time_of_a_uuid7_keeps_to_48_bits() -> None:
+    assert uuid.UUID(_Uuid7Maker().make((1 << 48) + 5)).int >> 80 == 5
 
 
 def test_of_two_uuid7_of_one_process_the_later_sorts_later_also_when_the_clock_is_set_back_a_little() -> None:
@@ -233,6 +284,14 @@ def test_a_key_file_is_made_once_with_mode_0600_and_read_ever_after(tmp_path: Pa
     assert load_key(path) == first
     assert parse_key(path.read_text()) == first
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_stays_open_after_a_key_was_loaded(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("one", "two"):
+        load_key(tmp_path / name)
+        load_key(tmp_path / name)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_key_file_gets_mode_0600_under_any_umask(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class AccountsListed(Happening[tuple[Account, ...]]):
             before = known.pop(seen.email, None) or Account(email=seen.email, slots=seen.slots)
             after = replace(before, slots=seen.slots, updated_at_ms=self.at_ms)
             if seen.error:
-                after = replace(after, parked=seen.error, retry_at_ms=self.at_ms + PARKED_MS)
+                after = replace(after, parked="broken", reason=seen.error, retry_at_ms=self.at_ms + PARKED_MS)
             draft.put(after)
             now.append(after)
         for gone in known.values():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 BUSY_STEPS_MS: Final = (10_000, 20_000, 40_000, 60_000)
 PARKED_MS: Final = 600_000
@@ -11,13 +11,17 @@ UPSTREAM_DOWN_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One upstream account as the store knows it: `slots` at most, nothing before `retry_at_ms`, `parked` says why."""
+    """One upstream account as the store knows it: `slots` at most, nothing before `retry_at_ms`.
+
+    `parked` is why it stands apart from the others for a while, `reason` the upstream's sentence about it.
+    """
 
     email: str
     slots: int
     retry_at_ms: int = 0
     refusals: int = 0
-    parked: str | None = None
+    parked: Literal["no_credits", "broken"] | None = None
+    reason: str | None = None
     updated_at_ms: int = 0
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from relay.core import job as jobs
+from relay.core.delivery import Subscription
 from relay.core.dispatch import PARKED_MS, UPSTREAM_DOWN_MS, Account, busy_until_ms
-from relay.core.job import Attempt, Job
+from relay.core.job import Attempt, ErrorCode, Job
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, nothing
 from relay.core.outcome import (
     Accepted,
@@ -32,12 +33,14 @@ QUEUE_RETRY_AFTER_S: Final = 60
 class JobSubmitted(Happening[Job]):
     """A valid request came in: it is queued, unless the queue is full (`LimitReached`, and nothing is stored).
 
-    A second time it changes nothing: a job that has gone on must not be put back into the queue and paid for again.
+    `subscription` is that of the job's own replyUrl. A second time it changes nothing: a job that has gone on must not
+    be put back into the queue and paid for again.
     """
 
     job: Job
     queue_per_token: int
     queue_max: int
+    subscription: Subscription | None = None
 
     def needs(self) -> Needs:
         return Needs(job_id=self.job.id, queue_of_token=self.job.token_id)
@@ -56,6 +59,8 @@ class JobSubmitted(Happening[Job]):
                 )
         draft = Draft(loaded)
         draft.put(self.job)
+        if self.subscription is not None:
+            draft.put(self.subscription)
         draft.tell(self.job, "job.queued", self.job.created_at_ms)
         return draft.changes(self.job)
 
@@ -77,15 +82,46 @@ class JobStranded(Happening[Job | None]):
             return nothing(job)
         draft = Draft(loaded)
         message = f"the upstream has no account {self.account}, and this job can run on no other"
-        after = replace(
-            job,
-            state="failed",
-            error=jobs.error("account_gone", message),
-            finished_at_ms=self.at_ms,
-            updated_at_ms=self.at_ms,
-        )
-        draft.step(job, after)
-        draft.tell(after, "job.failed", self.at_ms)
+        return draft.changes(_fail(draft, job, jobs.error("account_gone", message), self.at_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class JobGivenUp(Happening[Job | None]):
+    """Whoever waits for a job will not wait longer: it fails if it is still queued. The result is the job now."""
+
+    job_id: str
+    code: ErrorCode
+    message: str
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id)
+
+    def decide(self, loaded: Loaded) -> Changes[Job | None]:
+        job = loaded.job
+        if job is None or job.state != "queued":
+            return nothing(job)
+        draft = Draft(loaded)
+        return draft.changes(_fail(draft, job, jobs.error(self.code, self.message), self.at_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAnswered(Happening[Job | None]):
+    """The drop-in door answers a create now. The upstream's taskId, if it is known by now, is the job's for ever."""
+
+    job_id: str
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id)
+
+    def decide(self, loaded: Loaded) -> Changes[Job | None]:
+        job = loaded.job
+        if job is None or job.upstream_task_id is None:
+            return nothing(job)
+        draft = Draft(loaded)
+        after = replace(job, task_id=job.upstream_task_id, updated_at_ms=self.at_ms)
+        draft.put(after)
         return draft.changes(after)
 
 
@@ -149,7 +185,7 @@ class AttemptAnswered(Happening[Job | None]):
         match self.outcome:
             case Accepted(report):
                 if account:
-                    draft.put(replace(account, refusals=0, retry_at_ms=0, parked=None, updated_at_ms=self.at_ms))
+                    draft.put(_admitted(account, self.at_ms))
                 job = bind(draft, job, attempt, report, self.at_ms)
             case Unknown(message):
                 job = self._in_doubt(draft, job, attempt, message)
@@ -164,7 +200,8 @@ class AttemptAnswered(Happening[Job | None]):
                 job = self._back_to_queue(draft, job, attempt, message)
             case NoCredits(message):
                 if account:
-                    draft.put(replace(_later(account, self.at_ms + PARKED_MS, self.at_ms), parked=message))
+                    later = _later(account, self.at_ms + PARKED_MS, self.at_ms)
+                    draft.put(replace(later, parked="no_credits", reason=message))
                 job = self._back_to_queue(draft, job, attempt, message)
             case BadToken(message):
                 for known in loaded.accounts:
@@ -183,14 +220,11 @@ class AttemptAnswered(Happening[Job | None]):
         draft.tell(after, "job.in_doubt", self.at_ms)
         return after
 
-    def _refused(self, draft: Draft, job: Job, attempt: Attempt, error: dict[str, object]) -> Job:
+    def _refused(self, draft: Draft, job: Job, attempt: Attempt, error: dict[str, Any]) -> Job:
         draft.put(replace(attempt, state="not_created", ended_at_ms=self.at_ms, detail=str(error["message"])))
         if job.state != "submitting":
             return job
-        after = replace(job, state="failed", error=error, finished_at_ms=self.at_ms, updated_at_ms=self.at_ms)
-        draft.step(job, after)
-        draft.tell(after, "job.failed", self.at_ms)
-        return after
+        return _fail(draft, job, error, self.at_ms)
 
     def _back_to_queue(self, draft: Draft, job: Job, attempt: Attempt, message: str) -> Job:
         draft.put(replace(attempt, state="not_created", ended_at_ms=self.at_ms, detail=message))
@@ -231,17 +265,16 @@ class AttemptLooked(Happening[Job | None]):
             return draft.changes(job)
         draft.put(replace(attempt, state="ended", ask_at_ms=None, ended_at_ms=self.at_ms))
         if job.state == "in_doubt":
-            after = replace(
-                job,
-                state="failed",
-                error=jobs.error("submit_unknown", _unknown(attempt)),
-                finished_at_ms=self.at_ms,
-                updated_at_ms=self.at_ms,
-            )
-            draft.step(job, after)
-            draft.tell(after, "job.failed", self.at_ms)
-            job = after
+            job = _fail(draft, job, jobs.error("submit_unknown", _unknown(attempt)), self.at_ms)
         return draft.changes(job)
+
+
+def _fail(draft: Draft, job: Job, error: dict[str, Any], at_ms: int) -> Job:
+    """A job that will have no task, or whose task nobody can find, ends here."""
+    after = replace(job, state="failed", error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
+    draft.step(job, after)
+    draft.tell(after, "job.failed", at_ms)
+    return after
 
 
 def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -> Job:
@@ -273,6 +306,10 @@ def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -
 
 def _own(attempt: Attempt, running: Sequence[RunningTask]) -> RunningTask | None:
     return next((task for task in running if task.reply_ref == attempt.reply_ref), None)
+
+
+def _admitted(account: Account, at_ms: int) -> Account:
+    return replace(account, refusals=0, retry_at_ms=0, parked=None, reason=None, updated_at_ms=at_ms)
 
 
 def _later(account: Account, retry_at_ms: int, at_ms: int) -> Account:

@@ -32,8 +32,9 @@ from relay.errors import BadGateway, InvalidRequest
 MAX_CONNECTIONS = 1024
 MAX_IDLE_CONNECTIONS = 128
 KEEP_ALIVE_S = 15.0
-MAX_HEAD_BYTES = 256 * 1024
-"""All that may come before an answer's body, informational answers (1xx) included; read 64 KiB at a time."""
+MAX_HEAD_BYTES = 32 * 1024
+"""All that may come before an answer's body, informational answers (1xx) included: parsing is the dear part of it."""
+_HEAD_PIECE_BYTES = 4 * 1024
 MAX_UNREAD_BYTES = 128 * 1024
 """Received and not yet read on one connection; beyond it the other side has to wait."""
 MAX_CANDIDATES = 4
@@ -209,14 +210,11 @@ class _Call:
         if isinstance(error, httpcore2.LocalProtocolError):
             raise InvalidRequest.field("headers", "characters", "a header holds what HTTP cannot carry") from None
         # The pool cuts the chain of causes, so what lies below is taken from the arguments.
-        below = error.args[0] if error.args else None
-        if isinstance(below, ssl.SSLError):
-            message = f"the TLS connection to {host} broke: {_ssl_reason(below)}"
+        if error.args and isinstance(error.args[0], ssl.SSLError):
+            message = f"the TLS connection to {host} broke: {_ssl_reason(error.args[0])}"
             raise CallFailed("tls_failed", message) from None
         if self.stream is None or not self.stream.answer_bytes:
             raise CallFailed("protocol_error", f"{host} closed the connection without an answer") from None
-        if getattr(below, "error_status_hint", 0) == 431:  # h11's word for a head beyond its bound
-            raise CallFailed("too_large", f"{host} sent a head that is too large") from None
         # The parser's own words repeat what was sent to us, so they are not shown.
         if isinstance(error, httpcore2.NetworkError) or str(error).startswith(("Server disconnected", "peer closed")):
             raise CallFailed("protocol_error", f"{host} closed the connection in the middle of its answer") from None
@@ -331,8 +329,10 @@ class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
             await self._change()
         if not self._received and self._error is not None:
             raise httpcore2.ReadError(self._error)
-        data = bytes(self._received[:max_bytes])
-        del self._received[:max_bytes]
+        # A head is read in small pieces, so that what comes after it hardly counts towards the bound below.
+        size = min(max_bytes, _HEAD_PIECE_BYTES) if self.in_head else max_bytes
+        data = bytes(self._received[:size])
+        del self._received[:size]
         if self._reading_paused and not self._received and not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
@@ -419,11 +419,10 @@ def _request_headers(target: Target, method: str, given: Mapping[str, str], leng
 
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return {name: ", ".join(each) for name, each in values.items()}
 
 
 def _ssl_reason(error: Exception) -> str:

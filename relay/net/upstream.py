@@ -5,7 +5,7 @@ Nothing is retried here, and nothing is logged: bodies hold secrets, ids hold e-
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,10 +29,12 @@ from relay.core.outcome import (
     Unknown,
 )
 from relay.core.task import TASK_ID, Report
+from relay.errors import BadGateway, InvalidRequest
 
 CONNECT_S: Final = 10.0
 CREATE_DEADLINE_S: Final = 90.0
 ASK_DEADLINE_S: Final = 30.0
+UPLOAD_DEADLINE_S: Final = 1_800.0
 BODY_MAX_BYTES: Final = 8 * 1024 * 1024
 MESSAGE_MAX_CHARS: Final = 500
 LIST_LIMIT: Final = 200
@@ -141,6 +143,32 @@ class Upstream:
         if answer.status != 200 or not isinstance(answer.body, dict):
             return Unanswered(answer.message)
         return [_account(email, row) for email, row in answer.body.items() if isinstance(row, dict)]
+
+    async def forward(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes] | None,
+    ) -> tuple[int, str, bytes]:
+        """Pass a request through: `(status, content type, body)`; the body goes out as it comes in.
+
+        `BadGateway` when no answer came, `InvalidRequest` for a path that would not be sent as it is.
+        """
+        if not self._keeps(path):
+            raise InvalidRequest.field("path", "raw", "this id cannot be put into a path")
+        deadline_s = UPLOAD_DEADLINE_S if body is not None else ASK_DEADLINE_S
+        try:
+            async with (
+                asyncio.timeout(deadline_s),
+                self._asking.stream(
+                    method, self._base_url + path, params=list(query), headers=dict(headers), content=body
+                ) as response,
+            ):
+                return response.status_code, response.headers.get("content-type", ""), await _bounded(response)
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, _TooLarge) as error:
+            raise BadGateway(f"the upstream's answer did not come ({type(error).__name__})") from error
 
     def _keeps(self, path: str) -> bool:
         """Whether the URL as it will be sent has exactly this path: `..`, `?` and `%` would change it."""

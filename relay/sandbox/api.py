@@ -258,7 +258,10 @@ async def _body(request: Request) -> bytes:
 
 
 async def _json(request: Request) -> Any:
-    return json.loads(await _body(request))
+    try:
+        return json.loads(await _body(request))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account, Waiting
+from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Callback, Happening, Quarantined
@@ -42,6 +43,7 @@ class EventFilter:
     reply_ref: tuple[str, ...] = ()
     model: tuple[str, ...] = ()
     type: tuple[str, ...] = ()
+    token_id: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,14 @@ class Store(Protocol):
 
     async def stranded(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
         """Queued jobs that are pinned to an account which is not among these."""
+        ...
+
+    async def running(self, limit: int) -> list[Running]:
+        """Attempts that take a slot, with the model of their job."""
+        ...
+
+    async def waiting_models(self, limit: int) -> list[tuple[str, str]]:
+        """`(job id, model)` of the head of the queue, in its order."""
         ...
 
     async def count_by_state(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account, Waiting
+from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Callback, Quarantined
@@ -44,7 +45,7 @@ class Reads:
     async def events_after(self, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
         where = _Where("seq > :after", after=seq)
         where.any_of("job_id", wanted.job_id).any_of("reply_ref", wanted.reply_ref)
-        where.any_of("model", wanted.model).any_of("type", wanted.type)
+        where.any_of("model", wanted.model).any_of("type", wanted.type).any_of("token_id", wanted.token_id)
         return await self._list(Event, f"WHERE {where} ORDER BY seq LIMIT :limit", where.values | {"limit": limit})
 
     async def event(self, seq: int) -> Event | None:
@@ -83,6 +84,17 @@ class Reads:
     async def _queue(self, where: "_Where", limit: int) -> list[Waiting]:
         sql = f"SELECT id, pinned FROM jobs WHERE {where} ORDER BY priority DESC, seq LIMIT :limit"
         return [Waiting(row["id"], row["pinned"]) for row in await self._fetch(sql, where.values | {"limit": limit})]
+
+    async def running(self, limit: int) -> list[Running]:
+        sql = (
+            "SELECT a.account AS account, j.model AS model, a.sent_at_ms AS since_ms FROM attempts a "
+            "JOIN jobs j ON j.id = a.job_id WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
+        )
+        return [Running(**dict(row)) for row in await self._fetch(sql, {"limit": limit})]
+
+    async def waiting_models(self, limit: int) -> list[tuple[str, str]]:
+        sql = "SELECT id, model FROM jobs WHERE state = 'queued' ORDER BY priority DESC, seq LIMIT :limit"
+        return [(row["id"], row["model"]) for row in await self._fetch(sql, {"limit": limit})]
 
     async def count_by_state(self) -> dict[str, int]:
         sql = (

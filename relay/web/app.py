@@ -6,22 +6,22 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from relay.errors import RelayError
-from relay.web import artifacts, callbacks, health, history, jobs, stream, subscriptions
+from relay.web import artifacts, callbacks, dropin, health, history, jobs, passage, stream, subscriptions
 from relay.web.guard import Door, Scope, needs
-from relay.web.problem import on_defect, on_http_error, on_relay_error
+from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
 
 
 def routes() -> list[Route]:
     """All doors. Those without a scope are open: health, callbacks by their secret, artifacts by their signature."""
     return [
         door("POST", "/v1/jobs", jobs.submit, "submit"),
-        door("GET", "/v1/jobs", jobs.index, "read"),
-        door("GET", "/v1/jobs/{id}", jobs.show, "read"),
-        door("GET", "/v1/jobs/{id}/events", stream.of_job, "read"),
-        door("GET", "/v1/jobs/{id}/callbacks", history.callbacks, "read"),
-        door("GET", "/v1/jobs/{id}/deliveries", subscriptions.deliveries_of_job, "read"),
-        door("GET", "/v1/events", stream.of_all, "read"),
-        door("GET", "/v1/models", history.models, "read"),
+        door("GET", "/v1/jobs", jobs.index, "submit", "read"),
+        door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read"),
+        door("GET", "/v1/jobs/{id}/events", stream.of_job, "submit", "read"),
+        door("GET", "/v1/jobs/{id}/callbacks", history.callbacks, "submit", "read"),
+        door("GET", "/v1/jobs/{id}/deliveries", subscriptions.deliveries_of_job, "submit", "read"),
+        door("GET", "/v1/events", stream.of_all, "submit", "read"),
+        door("GET", "/v1/models", history.models, "submit", "read", "manage"),
         door("GET", "/v1/accounts", history.accounts, "read"),
         door("GET", "/v1/quarantine", history.quarantine, "manage"),
         door("POST", "/v1/subscriptions", subscriptions.create, "manage"),
@@ -29,15 +29,40 @@ def routes() -> list[Route]:
         door("GET", "/v1/subscriptions/{id}", subscriptions.show, "manage"),
         door("DELETE", "/v1/subscriptions/{id}", subscriptions.remove, "manage"),
         door("GET", "/v1/deliveries", subscriptions.deliveries, "read"),
-        door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve, None),
-        door("POST", "/callbacks/{token}", callbacks.receive, None),
-        door("GET", "/healthz", health.alive, None),
-        door("GET", "/readyz", health.ready, None),
+        door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
+        door("POST", "/callbacks/{token}", callbacks.receive),
+        *dropin_doors(),
+        door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
+        door("GET", "/healthz", health.alive),
+        door("GET", "/readyz", health.ready),
     ]
 
 
-def door(method: str, path: str, endpoint: Door, scope: Scope | None) -> Route:
-    return Route(path, endpoint if scope is None else needs(scope, endpoint), methods=[method])
+def dropin_doors() -> list[Route]:
+    """The upstream's addresses under the same path, with and without a slash at the end, ids raw in the path."""
+    doors = []
+    for slash in ("", "/"):
+        doors += [
+            door("POST", f"{DROPIN_PREFIX}videos/create{slash}", dropin.create, "submit"),
+            door("GET", f"{DROPIN_PREFIX}tasks{slash}", passage.tasks_list, "submit", "read"),
+            door("GET", f"{DROPIN_PREFIX}scheduler{slash}", passage.scheduler, "read"),
+            door("GET", f"{DROPIN_PREFIX}accounts{slash}", passage.accounts, "submit", "read"),
+            door("GET", f"{DROPIN_PREFIX}features{slash}", passage.features, "submit", "read"),
+            door("GET", f"{DROPIN_PREFIX}assets{slash}", passage.assets, "submit"),
+            door("POST", f"{DROPIN_PREFIX}assets{slash}", passage.assets, "submit"),
+        ]
+    return [
+        *doors,
+        door("GET", f"{DROPIN_PREFIX}tasks/{{task_id}}", dropin.task, "submit", "read"),
+        door("GET", f"{DROPIN_PREFIX}assets/{{asset_id}}", passage.asset, "submit"),
+        door("DELETE", f"{DROPIN_PREFIX}assets/{{asset_id}}", passage.asset, "manage"),
+        door("*", f"{DROPIN_PREFIX}{{path:path}}", passage.nothing_here, "submit", "read"),
+    ]
+
+
+def door(method: str, path: str, endpoint: Door, *scopes: Scope) -> Route:
+    """A door for tokens with one of `scopes`; open to all without any."""
+    return Route(path, needs(scopes, endpoint) if scopes else endpoint, methods=None if method == "*" else [method])
 
 
 def build(lifespan: Lifespan[Starlette]) -> Starlette:

@@ -26,6 +26,15 @@ class Principal:
     name: str
     scopes: frozenset[str]
 
+    def sees(self, token_id: str) -> bool:
+        """Whether this principal may know of the jobs of `token_id`: of its own, or of all with `read`."""
+        return "read" in self.scopes or token_id == self.token_id
+
+    @property
+    def own_only(self) -> tuple[str, ...]:
+        """For a filter: empty for whoever may see everything."""
+        return () if "read" in self.scopes else (self.token_id,)
+
 
 class Guard:
     """Knows the admin token, by its hash."""
@@ -45,13 +54,13 @@ class Guard:
         return self._admin
 
 
-def needs(scope: Scope, door: Door) -> Door:
-    """A door that opens for tokens with `scope` only; who came is in `request.state.principal`."""
+def needs(scopes: tuple[Scope, ...], door: Door) -> Door:
+    """A door that opens for tokens with one of `scopes`; who came is in `request.state.principal`."""
 
     async def guarded(request: Request) -> Response:
         principal = request.app.state.guard.who(request)
-        if scope not in principal.scopes:
-            raise Forbidden(f"this needs a token with the scope {scope}")
+        if not principal.scopes.intersection(scopes):
+            raise Forbidden(f"this needs a token with the scope {' or '.join(scopes)}")
         request.state.principal = principal
         return await door(request)
 

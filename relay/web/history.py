@@ -8,7 +8,9 @@ from starlette.responses import Response
 
 from relay.core.job import iso
 from relay.core.ledger import Callback, Quarantined
+from relay.core.signature import public_key_text
 from relay.store.contract import PAGE_MAX
+from relay.vault import WEBHOOK_KEY
 from relay.web.jobs import find
 from relay.web.problem import Json, read_query, whole
 
@@ -18,7 +20,7 @@ PAGE_DEFAULT: Final = 50
 async def callbacks(request: Request) -> Response:
     """The callbacks of a job in the order in which they came, bodies as they came with the secret masked."""
     state: Any = request.app.state
-    job = await find(state, request.path_params["id"])
+    job = await find(request, request.path_params["id"])
     query = read_query(request, one=("cursor", "limit"))
     limit = whole(query, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
     after = whole(query, "cursor", 0, 1, 10**18)
@@ -59,11 +61,18 @@ async def accounts(request: Request) -> Response:
             "slots": account.slots,
             "running": busy.get(account.email, 0),
             "parked": account.parked,
+            "reason": account.reason,
             "retryAt": iso(account.retry_at_ms or None),
         }
         for account in await store.accounts()
     ]
     return Json({"data": data, "next": None})
+
+
+async def webhook_keys(request: Request) -> Response:
+    """The public keys that verify `v1a` signatures."""
+    seed = request.app.state.vault.ed25519_seed(WEBHOOK_KEY)
+    return Json({"keys": [public_key_text(seed)]})
 
 
 async def models(request: Request) -> Response:

@@ -1,7 +1,8 @@
 """What the doors need of the world outside, as they see it; `node` fills it in."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.core.job import Job
@@ -14,6 +15,30 @@ class OpenFile(Protocol):
     headers: Mapping[str, str]
 
     def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the upstream answered to a request that was passed through."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Passage(Protocol):
+    """Passes requests of the drop-in door through to the upstream."""
+
+    async def forward(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes] | None,
+    ) -> Answered:
+        """The upstream's answer, whatever its status; `BadGateway` when there is none."""
+        ...
 
 
 class Artifacts(Protocol):

@@ -15,6 +15,7 @@ from relay.observe import logger
 
 BODY_MAX_BYTES: Final = 256 * 1024
 BODY_DEADLINE_S: Final = 30.0
+DROPIN_PREFIX: Final = "/v1/runwayml/"
 
 _log = logger("web")
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
@@ -47,15 +48,30 @@ def problem_response(error: RelayError) -> Response:
         "detail": error.message,
         "problems": [problem.as_json() for problem in error.problems],
     }
+    return ProblemJson(body, error.status, _headers(error))
+
+
+def _headers(error: RelayError) -> dict[str, str]:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="relay"'
-    return ProblemJson(body, error.status, headers)
+    return headers
+
+
+def dropin_response(error: RelayError) -> Response:
+    """The same in the upstream's own shape, at the drop-in door."""
+    body = {"error": error.message, "code": error.status, "problems": [problem.as_json() for problem in error.problems]}
+    return Json(body, error.status, _headers(error))
+
+
+def _answer_to(request: Request, error: RelayError) -> Response:
+    dropin = request.url.path.startswith(DROPIN_PREFIX)
+    return dropin_response(error) if dropin else problem_response(error)
 
 
 async def on_relay_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RelayError)  # noqa: S101 # registered for this class only
-    return problem_response(error)
+    return _answer_to(request, error)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -70,7 +86,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 async def on_defect(request: Request, error: Exception) -> Response:
     """A defect of ours: the client learns that much, the log the rest."""
     _log.error("request.failed", method=request.method, exc_info=error)
-    return problem_response(RelayError("the relay made a mistake; it is in its log"))
+    return _answer_to(request, RelayError("the relay made a mistake; it is in its log"))
 
 
 async def read_body(request: Request, *, max_bytes: int = BODY_MAX_BYTES, deadline_s: float = BODY_DEADLINE_S) -> bytes:
@@ -134,6 +150,11 @@ def whole(query: Mapping[str, tuple[str, ...]], name: str, default: int, lowest:
         message = f"{name} must be a whole number from {lowest} to {highest}"
         raise InvalidRequest.field(f"query.{name}", "range", message, given=text, allowed=[lowest, highest])
     return int(text)
+
+
+def flag(query: Mapping[str, tuple[str, ...]], name: str) -> bool:
+    """`true` or `false` of the query; false when it is absent."""
+    return listed(query, name, ("true", "false")) == ("true",)
 
 
 def listed(query: Mapping[str, tuple[str, ...]], name: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -46,14 +46,18 @@ async def of_all(request: Request) -> Response:
     """`GET /v1/events`."""
     query = read_query(request, many=("job", "replyRef", "model", "type"), one=("last_event_id", "since", "limit"))
     wanted = EventFilter(
-        job_id=query["job"], reply_ref=query["replyRef"], model=query["model"], type=listed(query, "type", TYPES)
+        job_id=query["job"],
+        reply_ref=query["replyRef"],
+        model=query["model"],
+        type=listed(query, "type", TYPES),
+        token_id=request.state.principal.own_only,
     )
     return await _answer(request, query, wanted, None)
 
 
 async def of_job(request: Request) -> Response:
     """`GET /v1/jobs/{id}/events`: from the beginning unless told otherwise, and over after the final event."""
-    job = await find(request.app.state, request.path_params["id"])
+    job = await find(request, request.path_params["id"])
     query = read_query(request, many=("type",), one=("last_event_id", "since", "limit"))
     wanted = EventFilter(job_id=(job.id,), type=listed(query, "type", TYPES))
     return await _answer(request, query, wanted, job.id)

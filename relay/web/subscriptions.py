@@ -118,7 +118,7 @@ async def deliveries(request: Request) -> Response:
 
 async def deliveries_of_job(request: Request) -> Response:
     """A page of one job's deliveries, newest first."""
-    job = await find(request.app.state, request.path_params["id"])
+    job = await find(request, request.path_params["id"])
     query = read_query(request, many=("state",), one=("cursor", "limit"))
     return await _page(request, query, DeliveryFilter(state=listed(query, "state", STATES), job_id=(job.id,)))
 

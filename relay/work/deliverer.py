@@ -2,19 +2,20 @@
 
 import asyncio
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from relay.clock import Clock
 from relay.core import event as events
 from relay.core.delivering import DeliveryAttempted, DeliveryClaimed, DeliveryReleased
 from relay.core.delivery import Delivery, Subscription
-from relay.core.job import Address
+from relay.core.dropin import task_view
+from relay.core.job import NO_OUTLOOK, Address
 from relay.core.retry import Answer
-from relay.core.signature import sign
+from relay.core.signature import sign, sign_v1a
 from relay.errors import RelayError
 from relay.feed import Feed
 from relay.store.contract import Store
-from relay.vault import Vault, jitter
+from relay.vault import WEBHOOK_KEY, Vault, jitter
 from relay.work.loop import Worker
 from relay.work.ports import Sender
 
@@ -103,15 +104,26 @@ class Deliverer(Worker):
         except RelayError as error:
             # A failed attempt like any other, for everybody to see: with the right key the next one succeeds.
             return Answer("target_refused", None, None, f"the subscription cannot be opened: {error.message}", "", 0)
-        body = events.encode(events.render(event, self._address))
         timestamp_s = now_ms // 1000
+        if subscription.format == "task":
+            body = events.encode(await self._flat_task(event, url, now_ms))
+            # Its client has no secret of ours: whoever wants to verify has the public key.
+            signature = sign_v1a([self._vault.ed25519_seed(WEBHOOK_KEY)], event.id, timestamp_s, body)
+        else:
+            body = events.encode(events.render(event, self._address))
+            signature = sign(keys, event.id, timestamp_s, body)
         headers = {
             "content-type": "application/json",
             "webhook-id": event.id,
             "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": sign(keys, event.id, timestamp_s, body),
+            "webhook-signature": signature,
         }
         return await self._sender.send(url, headers, body)
+
+    async def _flat_task(self, event: events.Event, url: str, now_ms: int) -> dict[str, Any]:
+        """The upstream's flat task, as the client would have got it from the upstream."""
+        job = await self._store.job(event.job_id or "")
+        return task_view(job, self._address, NO_OUTLOOK, url, now_ms) if job else {}
 
     def _opened(self, subscription: Subscription, now_ms: int) -> tuple[str, list[str]]:
         """The address, and the secrets that are still good."""

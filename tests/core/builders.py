@@ -11,10 +11,10 @@ from relay.core.delivery import Subscription
 from relay.core.dispatch import Account
 from relay.core.event import JOB_TYPES
 from relay.core.job import Attempt, Job
-from relay.core.outcome import Accepted, Outcome
-from relay.core.receiving import CallbackReceived
+from relay.core.outcome import Accepted, Found, Outcome, TaskAnswer
+from relay.core.receiving import CallbackReceived, TaskAnswered
 from relay.core.retry import Answer
-from relay.core.submitting import AttemptAnswered, AttemptStarted, JobSubmitted
+from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted, JobSubmitted
 from relay.core.task import Report
 
 NOW_MS = 1_767_225_600_000
@@ -118,6 +118,18 @@ def answered(outcome: Outcome, at_ms: int = NOW_MS, *, number: int = 1) -> Attem
 
 def accepted(status: str = "PENDING", progress: object = "0", **changes: Any) -> Accepted:
     return Accepted(report(status, progress, **changes))
+
+
+def asked(answer: Report | TaskAnswer, at_ms: int = NOW_MS, *, number: int = 1) -> TaskAnswered:
+    """The upstream's answer about the task; a report is one that it found."""
+    return TaskAnswered(JOB_ID, number, Found(answer) if isinstance(answer, Report) else answer, at_ms)
+
+
+def looked(
+    found: Report | None = None, at_ms: int = NOW_MS, *, number: int = 1, limit_ms: int = LIMIT_MS
+) -> AttemptLooked:
+    """A search for an attempt in doubt."""
+    return AttemptLooked(JOB_ID, number, found, limit_ms, at_ms)
 
 
 def callback(

@@ -9,7 +9,7 @@ from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import KEYS, Callback, Happening, Loaded, Needs, Quarantined, Record
-from tests.core.builders import JOB_ID
+from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -23,17 +23,29 @@ class Memory:
         self._tables: dict[type[Any], dict[Any, Any]] = {}
         self._count = 0
         for record in records:
-            self._keep(record)
+            self.keep(record)
 
     def apply(self, happening: Happening[R]) -> R:
         changes = happening.decide(self._load(happening.needs()))
         for record in changes.puts:
-            self._keep(record)
+            self.keep(record)
         for record in changes.drops:
             del self._table(type(record))[self._key(record)]
             if isinstance(record, Subscription):
                 self._bury(record)
         return changes.result
+
+    def keep(self, record: Record) -> None:
+        """Insert a record, or replace the one of the same key."""
+        self._count += 1
+        table, key = self._table(type(record)), self._key(record)
+        if not isinstance(record, Attempt | Account) and record.seq == 0:
+            record = replace(record, seq=table[key].seq if key in table else self._count)
+        table[key] = record
+
+    def apply_all(self, *happenings: Happening[Any]) -> None:
+        for happening in happenings:
+            self.apply(happening)
 
     def all(self, record_type: type[T]) -> list[T]:
         """Every record of this type, in the order in which they came."""
@@ -94,17 +106,10 @@ class Memory:
         names = KEYS.get(type(record), "id")
         return tuple(getattr(record, name) for name in names.split()) if names else self._count
 
-    def _keep(self, record: Record) -> None:
-        self._count += 1
-        table, key = self._table(type(record)), self._key(record)
-        if not isinstance(record, Attempt | Account) and record.seq == 0:
-            record = replace(record, seq=table[key].seq if key in table else self._count)
-        table[key] = record
-
     def _bury(self, gone: Subscription) -> None:
         for delivery in self.deliveries:
             if delivery.subscription_id == gone.id and delivery.state in OPEN:
-                self._keep(replace(delivery, state="dead", finished_at_ms=gone.updated_at_ms, lease_until_ms=None))
+                self.keep(replace(delivery, state="dead", finished_at_ms=gone.updated_at_ms, lease_until_ms=None))
 
     def _load(self, needs: Needs) -> Loaded:
         delivery = next((d for d in self.deliveries if d.id == needs.delivery_id), None)
@@ -135,3 +140,10 @@ class Memory:
         return any(
             a.token_hash == token_hash for a in self.all(Attempt) if (a.job_id, a.number) == (row.job_id, row.number)
         )
+
+
+def begun(*records: Record) -> Memory:
+    """A job that has just begun to run, told to the subscriptions among `records` from its beginning."""
+    memory = Memory(account(), *records)
+    memory.apply_all(submitted(), started(), answered(accepted()))
+    return memory

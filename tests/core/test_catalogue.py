@@ -99,7 +99,9 @@ def test_a_bad_value_is_refused_with_file_model_key_and_rule() -> None:
 
 def test_all_problems_of_all_files_are_reported_at_once() -> None:
     # Act
-    problems = problems_of(TEXT, '[models."gen4"]\naudio = 1\n[other]\n', '[models."gen4"]\nseed = {from = 3, to = 1}\n')
+    problems = problems_of(
+        TEXT, '[models."gen4"]\naudio = 1\n[other]\n', '[models."gen4"]\nseed = {from = 3, to = 1}\n'
+    )
 
     # Assert
     assert [problem.field for problem in problems] == [
@@ -181,7 +183,18 @@ def test_no_text_at_all_is_no_catalogue() -> None:
 
 @pytest.mark.parametrize("key", MODEL_KEYS)
 def test_no_key_takes_junk(key: str) -> None:
-    junk: list[object] = [-1, 10**9, 1.5, "", "x" * 101, [[]], [1, 1], {"from": 1}, {"from": True, "to": 2}, {"a": {"b": 1}}]
+    junk: list[object] = [
+        -1,
+        10**9,
+        1.5,
+        "",
+        "x" * 101,
+        [[]],
+        [1, 1],
+        {"from": 1},
+        {"from": True, "to": 2},
+        {"a": {"b": 1}},
+    ]
     for value in junk:
         (problem, *_) = problems_of(TEXT, '[models."gen4"]\n' + lines({key: value}))
         assert problem.field == f"catalogue file 2: model gen4: {key}"
@@ -192,7 +205,9 @@ def test_no_key_takes_junk(key: str) -> None:
     st.sampled_from([*MODEL_KEYS, "unknown"]),
     st.recursive(
         st.booleans() | st.integers(-9, 99) | st.sampled_from(["refused", "image", "16:9", "5", "switch", "é"]),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["from", "to", "x"]), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["from", "to", "x"]), inner, max_size=3)
+        ),
         max_leaves=6,
     ),
 )

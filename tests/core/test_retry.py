@@ -77,10 +77,11 @@ def test_every_other_status_is_tried_again_and_named(status: int) -> None:
     assert str(status) in decision.why
 
 
-def test_a_redirect_is_a_failure_that_says_so() -> None:
-    decision = decide(answered(301), 1, NOW_MS, 0.5)
+@pytest.mark.parametrize(("status", "is_redirect"), [(199, False), (300, True), (301, True), (399, True), (400, False)])
+def test_a_redirect_is_a_failure_that_says_so(status: int, is_redirect: bool) -> None:
+    decision = decide(answered(status), 1, NOW_MS, 0.5)
     assert isinstance(decision, RetryAt)
-    assert "redirects are not followed" in decision.why
+    assert ("redirects are not followed" in decision.why) == is_redirect
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -166,6 +167,9 @@ def test_a_decision_before_any_attempt_is_a_mistake() -> None:
         ("٣", None),
         ("1 2", None),
         ("9" * 5000, None),
+        ("Thu, 01 Jan 2026 00:02:00 GMT (" + "x" * 32 + ")", 120),
+        ("Thu, 01 Jan 2026 00:02:00 GMT (" + "x" * 33 + ")", None),
+        ("Thu, 01 Jan 2026 00:02:00 GMT (é)", None),
         ("Thu, 99 Jan 2026 00:02:00 GMT", None),
         ("Thu, 01 Jan 99999 00:02:00 GMT", None),
     ],

@@ -1,5 +1,6 @@
 """The native door accepts what the upstream's page allows and refuses what it forbids: by probes, at random, and by mutants."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ def disagreements(catalogue: Catalogue, model: str | None = None) -> Iterator[st
                 yield f"{probe}: {JUDGE.broken(probe)} / {[problem.message for problem in answer.problems]}"
 
 
+@functools.cache
 def changes(model: str) -> st.SearchStrategy[Probe]:
     """One change of a request: a probe of any rule, or any value near a limit in any field."""
     facts = JUDGE.facts[model]
@@ -62,7 +64,8 @@ def changes(model: str) -> st.SearchStrategy[Probe]:
         "colour": st.just("red"),
     }
     one = st.sampled_from(sorted(fields)).flatmap(lambda name: fields[name].map(lambda value: {name: value}))
-    return st.sampled_from(of_rules) | one
+    # By number: hypothesis looks at all members of a list again and again, and some of these are long.
+    return st.integers(0, len(of_rules) - 1).map(of_rules.__getitem__) | one
 
 
 @st.composite
@@ -70,7 +73,7 @@ def drawn(draw: st.DrawFn) -> Probe:
     """A request of any model, right or wrong in a few places."""
     model = draw(st.sampled_from(JUDGE.page.models))
     request = plain(JUDGE, model)
-    for change in draw(st.lists(changes(model), max_size=5)):
+    for change in draw(st.lists(changes(model), max_size=4)):
         request |= change
     return {name: value for name, value in request.items() if value is not None}
 
@@ -146,6 +149,8 @@ def equivalent(model: str, key: str, value: Any) -> bool:
         (key == "shots" and before["from"] == value["from"] == 2)
         or (key == "shot_seconds" and value == {"from": 3, "to": 13})
         # Which slot is called the end frame is words; how many slots there are is `images`.
+        # A model that edits no videos is never in that workflow.
+        or (key == "duration_ignored_in" and "edit" in value and "edit_images_max" not in RAW[model])
         # A rule more forbids what another rule or a missing field forbids already.
         or (key == "rules" and len(value) > len(before))
         or (key == "end_frame" and before == "imageAssetId2" and value == "refused")
@@ -176,7 +181,14 @@ def silent(*_: object) -> Iterator[Any]:
 
 def test_every_mistake_of_a_request_is_named_at_once() -> None:
     # Arrange
-    request: dict[str, Any] = {"model": "gen4", "duration": 7, "aspect_ratio": "5:4", "seed": 0, "exploreMode": "yes", "hue": 1}
+    request: dict[str, Any] = {
+        "model": "gen4",
+        "duration": 7,
+        "aspect_ratio": "5:4",
+        "seed": 0,
+        "exploreMode": "yes",
+        "hue": 1,
+    }
 
     # Act
     answer = check(request, CATALOGUE, door="native")

@@ -142,6 +142,11 @@ def test_a_timestamp_that_is_no_plain_number_is_refused_as_such(timestamp: str) 
     assert "whole number" in refused([SECRET], headers_of(signed, timestamp=timestamp))
 
 
+@pytest.mark.parametrize("msg_id", ["1 42", "1-42\n", "é", "\ud800", "\x00", "a" * 513])
+def test_an_id_that_is_no_plain_word_is_refused_as_such(msg_id: str) -> None:
+    assert "printable ASCII" in refused([SECRET], headers_of("v1,AAAA", msg_id=msg_id))
+
+
 @pytest.mark.parametrize(
     "listed",
     ["v1", "v1,", "v1,!!!", "v1,é", "v1,\ud800", ",", " ", "v2,AAAA", "v1a,AAAA", "v1,AA,AA", "v1a,é", "v1,A", "\x00"],

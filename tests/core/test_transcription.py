@@ -68,10 +68,17 @@ def statements(page: Page) -> Iterator[tuple[str, object, object]]:
     yield "audio default", True, page.says("text", "audio", "default")
     yield "seed", every - those("seed", None), set(page.says("text", "seed", "supported"))
     yield "explore", those("explore", False), set(page.says("text", "exploreMode", "not_supported"))
-    orientation, start = page.says("text", "characterOrientation", "supported"), page.says("text", "keyframes", "supported")
+    orientation, start = (
+        page.says("text", "characterOrientation", "supported"),
+        page.says("text", "keyframes", "supported"),
+    )
     yield "orientation", every - those("orientations", ()), set(orientation)
     values = words(page.says("text", "characterOrientation", "values"))
-    yield "orientations", {(facts[model]["orientations"], facts[model]["orientation_default"]) for model in orientation}, {values}
+    yield (
+        "orientations",
+        {(facts[model]["orientations"], facts[model]["orientation_default"]) for model in orientation},
+        {values},
+    )
     yield "keyframes", those("end_frame", "endFrameAssetId"), set(start)
     yield "multishot", every - those("shots", None), set(page.says("text", "multishot", "supported"))
     yield from statements_about_references(page, facts)
@@ -88,7 +95,9 @@ def statements(page: Page) -> Iterator[tuple[str, object, object]]:
 
 def statements_about_references(page: Page, facts: dict[str, dict[str, Any]]) -> Iterator[tuple[str, object, object]]:
     every = set(page.models)
-    second = set(page.says("text", "images", "end_frame_in_second")) - set(page.says("settled", "no_end_frame_after_all"))
+    second = set(page.says("text", "images", "end_frame_in_second")) - set(
+        page.says("settled", "no_end_frame_after_all")
+    )
     yield "end frame", {model for model in every if facts[model]["end_frame"] == "imageAssetId2"}, second
     o3 = set(page.says("text", "images", "reference_slots_1_to_7"))
     yield "O3 images", {model for model in every if facts[model]["images"] == range(8)}, o3

@@ -566,7 +566,7 @@ async def test_closing_the_transport_fails_the_calls_that_are_under_way() -> Non
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", "protocol_error", "in the middle"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "protocol_error", "in the middle"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab", "protocol_error", "not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000, "too_large", "too large"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000, "too_large", "before an answer's body"),
     ],
 )
 async def test_an_answer_that_is_none_is_a_failure_with_a_class_and_a_sentence(
@@ -575,6 +575,14 @@ async def test_an_answer_that_is_none_is_a_failure_with_a_class_and_a_sentence(
     async with serving(saying(answer)) as peer, calling(peer.allow) as transport:
         failed = await failure(transport, peer.url)
     assert (failed.kind, words in failed.message) == (kind, True), failed.message
+    assert peer.connections == 1
+
+
+async def test_a_head_of_some_size_is_read_whatever_comes_after_it() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nX: " + b"y" * 25_000 + b"\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    async with serving(answering(answer)) as peer, calling(peer.allow) as transport:
+        for _ in range(2):
+            assert await fetch(transport, peer.url) == (200, bytes(1_000_000))
     assert peer.connections == 1
 
 

@@ -92,7 +92,15 @@ HOSTILE = [
     Hostile("drips its head", dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), "timeout", words="waiting for its answer"),
     Hostile("drips 1xx", dripping(b"", head("102 Processing")), "timeout", words="waiting for its answer"),
     Hostile("floods 1xx", flooding(b"", head("103 Early Hints") * 100), "too_large", words="before an answer's body"),
-    Hostile("sends a head without end", flooding(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9999), "too_large", words="head"),
+    Hostile(
+        "sends a head without end",
+        flooding(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9999),
+        "too_large",
+        words="before an answer's body",
+    ),
+    Hostile(
+        "sends headers without end", flooding(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999), "too_large", words="before"
+    ),
     Hostile(
         "drips its body", dripping(head("200 OK", "Content-Length: 9999") + b"ab", b"c"), "timeout", 200, "reading"
     ),

@@ -100,7 +100,11 @@ def _values(key: str, value: Any) -> Iterator[object]:
         yield from (value + 1, value - 1)
     elif isinstance(value, dict) and "from" in value:
         first, last = value["from"], value["to"]
-        yield from ({"from": first, "to": last + 1}, {"from": first + 1, "to": last + 1}, {"from": first, "to": last - 1})
+        yield from (
+            {"from": first, "to": last + 1},
+            {"from": first + 1, "to": last + 1},
+            {"from": first, "to": last - 1},
+        )
     elif isinstance(value, dict):
         yield {ratio: size.replace("0x", "1x") for ratio, size in value.items()}
     elif isinstance(value, list) and value:

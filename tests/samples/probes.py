@@ -91,14 +91,14 @@ def _prompt_references(facts: Any) -> Iterator[Change]:
 
 
 def _images(facts: Any) -> Iterator[Change]:
-    yield {slot: None for slot in IMAGES}
+    yield dict.fromkeys(IMAGES)
     for slot in IMAGES:
         yield images(facts["images"][0]) | {slot: asset(3)}
     yield from (images(count) for count in range(12))
 
 
 def _videos(facts: Any) -> Iterator[Change]:
-    yield {slot: None for slot in VIDEOS}
+    yield dict.fromkeys(VIDEOS)
     yield from ({slot: asset(4)} for slot in VIDEOS)
     yield from (videos(count) for count in range(4))
 
@@ -141,7 +141,9 @@ def _shot_durations(facts: Any) -> Iterator[Change]:
 
 
 def _shots_total(facts: Any) -> Iterator[Change]:
-    yield from (shots(*lengths) for lengths in ((3, 12), (4, 12), (5, 5, 5), (5, 5, 6), (3, 3, 3, 3, 3), (4, 3, 3, 3, 3)))
+    yield from (
+        shots(*lengths) for lengths in ((3, 12), (4, 12), (5, 5, 5), (5, 5, 6), (3, 3, 3, 3, 3), (4, 3, 3, 3, 3))
+    )
 
 
 def _shot_prompt(facts: Any) -> Iterator[Change]:

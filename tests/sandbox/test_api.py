@@ -10,6 +10,7 @@ import pytest
 
 from relay.clock import ManualClock
 from relay.sandbox.api import build
+from relay.sandbox.sender import IDLE_S, SEND_TIMEOUT_S
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
 from tests.sandbox.serving import PAGE_EXAMPLE, bench, receiver
@@ -81,13 +82,19 @@ async def test_names_of_older_endpoints_are_ignored_in_silence() -> None:
         assert answer.json()["task"]["options"]["seconds"] == 5
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b"{" * 2_000_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b"[" * 100_000])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     async with bench() as sandbox:
         answer = await sandbox.client.post("videos/create", content=body)
 
-        assert answer.status_code in (400, 413)
-        assert answer.json()["code"] == answer.status_code
+        assert (answer.status_code, answer.json()["code"]) == (400, 400)
+
+
+async def test_a_body_that_is_too_large_is_refused() -> None:
+    async with bench() as sandbox:
+        answer = await sandbox.client.post("videos/create", content=b" " * 2_000_000)
+
+        assert (answer.status_code, answer.json()["code"]) == (413, 413)
 
 
 async def test_a_token_is_needed_and_a_set_one_is_checked() -> None:
@@ -408,6 +415,29 @@ async def test_callbacks_wake_when_the_clock_says_so_and_not_before() -> None:
 
         assert callbacks.seen[0] == ("RUNNING", "0")
         assert callbacks.seen[-1] == ("SUCCEEDED", "1")
+
+
+class NotingClock(ManualClock):
+    """Remembers for how long it was asked to sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.asked_s.append(seconds)
+        await super().sleep(seconds)
+
+
+async def test_the_sender_sleeps_until_the_next_callback_is_due_and_does_not_tick() -> None:
+    clock = NotingClock()
+    async with bench(clock, times_s=(30, 100)) as sandbox, receiver() as callbacks:
+        await sandbox.created(replyUrl=callbacks.origin)
+        await sandbox.state()
+
+        slept_s = [seconds for seconds in clock.asked_s if seconds != SEND_TIMEOUT_S]
+
+        assert slept_s == [IDLE_S, 30.0]
 
 
 async def test_the_base_url_of_artifacts_is_the_hosts_or_the_one_given() -> None:

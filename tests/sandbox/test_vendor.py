@@ -143,6 +143,7 @@ def test_explore_mode_waits_longer_and_one_after_the_other() -> None:
 
     assert first_ends_ms is not None
     assert starts_s * 1000 + NOW_MS == first_ends_ms
+    assert next(iter(sandbox.register.oldest_first())).course.starts_ms - NOW_MS > 5 * 60_000
     assert asked(sandbox, second, 0)["estimatedTimeToStartSeconds"] == starts_s
 
 

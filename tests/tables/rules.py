@@ -50,7 +50,9 @@ def tried(judge: Judge, catalogue: Catalogue, model: str, rule: str) -> Cell:
         else:
             cell.accepted += 1
         if answer.refused != bool(broken):
-            cell.mistakes.append(f"{_short(request)}: page {sorted(broken)}, relay {[p.message for p in answer.problems]}")
+            cell.mistakes.append(
+                f"{_short(request)}: page {sorted(broken)}, relay {[p.message for p in answer.problems]}"
+            )
     return cell
 
 
@@ -78,7 +80,9 @@ def main() -> int:
     every = [cell for row in cells.values() for cell in row.values()]
     mistakes = [mistake for cell in every for mistake in cell.mistakes]
     accepted, refused = sum(cell.accepted for cell in every), sum(cell.refused for cell in every)
-    print(f"{len(judge.page.models)} models, {len(RULES)} rules: {accepted + refused} requests tried, {accepted} accepted,")
+    print(
+        f"{len(judge.page.models)} models, {len(RULES)} rules: {accepted + refused} requests tried, {accepted} accepted,"
+    )
     print(f"{refused} refused, {len(mistakes)} not as the page says")
     for mistake in mistakes[:MISTAKES_SHOWN]:
         print("  " + mistake)

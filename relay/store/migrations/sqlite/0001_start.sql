@@ -159,5 +159,6 @@ CREATE TABLE accounts (
     retry_at_ms INTEGER NOT NULL,
     refusals INTEGER NOT NULL,
     parked TEXT,
+    reason TEXT,
     updated_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
