@@ -57,6 +57,10 @@ class RelayClient:
         """One job, in the full view."""
         return await self._call("GET", f"/v1/jobs/{job_id}")
 
+    async def models(self) -> dict[str, Any]:
+        """The catalogue: `dated`, and in `data` what each model takes."""
+        return await self._call("GET", "/v1/models")
+
     async def events(self, job_id: str) -> list[dict[str, Any]]:
         """All events of a job so far, oldest first."""
         return await self._all(f"/v1/jobs/{job_id}/events", "last_event_id")

@@ -69,8 +69,7 @@ class Wire:
                     self._lines.append(line)
                 elif self._lines:
                     found, self._lines = _parsed(self._lines), []
-                    if found is not None:
-                        return found
+                    return found
             if self.ended:
                 assert not self._text, "the body ended in the middle of a line"
                 assert not self._lines, "the body ended in the middle of an event"
@@ -93,10 +92,8 @@ class Wire:
         return found
 
 
-def _parsed(lines: list[bytes]) -> Frame | None:
+def _parsed(lines: list[bytes]) -> Frame:
     fields = dict(line.decode().split(": ", 1) for line in lines)
-    if "data" not in fields:
-        return None
     return Frame(fields.get("id"), fields.get("event"), json.loads(fields["data"]))
 
 

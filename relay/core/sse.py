@@ -47,8 +47,11 @@ def notice(name: str, data: dict[str, Any], *, cursor: Cursor | None = None) -> 
 
 
 def retry(milliseconds: int) -> bytes:
-    """How long a reader waits before it comes back; with a comment, so that proxies pass the head on at once."""
-    return f"retry: {milliseconds}\n: relay\n\n".encode()
+    """How long a reader waits before it comes back; with a comment, so that proxies pass the head on at once.
+
+    The notice that follows ends it: with an empty line of its own, some readers take it for an empty event.
+    """
+    return f"retry: {milliseconds}\n: relay\n".encode()
 
 
 def heartbeat(now_s: int) -> bytes:

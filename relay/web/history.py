@@ -77,7 +77,8 @@ async def webhook_keys(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """The catalogue: what each model takes, and the date of what it says."""
-    return Json(request.app.state.catalogue.as_json())
+    catalogue = request.app.state.catalogue.as_json()
+    return Json({"dated": catalogue["dated"], "data": catalogue["models"], "next": None})
 
 
 def _body(row: Callback | Quarantined) -> dict[str, Any]:
