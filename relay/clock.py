@@ -59,9 +59,13 @@ class ManualClock:
         return self._monotonic_s
 
     async def sleep(self, seconds: float) -> None:
+        at_s = self._monotonic_s + seconds
+        if at_s <= self._monotonic_s:  # its time has come already: no `advance` may be needed for that
+            await asyncio.sleep(0)
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count += 1
-        heapq.heappush(self._sleepers, (self._monotonic_s + max(0.0, seconds), self._count, future))
+        heapq.heappush(self._sleepers, (at_s, self._count, future))
         await future
 
     def advance(self, seconds: float) -> None:
@@ -78,13 +82,18 @@ class ManualClock:
         self._now_ms += seconds * 1000
 
 
+async def _until(clock: Clock, at_s: float) -> None:
+    """Sleep until a monotonic time: a task begins later than it was made, and a clock may have moved in between."""
+    await clock.sleep(at_s - clock.monotonic_s())
+
+
 async def wait_at_most(clock: Clock, awaitable: Awaitable[object], seconds: float) -> bool:
     """Wait for `awaitable`, but no longer than `seconds` by `clock`; True when it was done in time.
 
     What was not done is cancelled. An exception of the awaitable is raised here.
     """
     work = asyncio.ensure_future(awaitable)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
+    timer = asyncio.ensure_future(_until(clock, clock.monotonic_s() + seconds))
     try:
         await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():

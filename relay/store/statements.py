@@ -16,7 +16,8 @@ Query = tuple[str, str, dict[str, Any]]
 Rows = Sequence[Mapping[str, Any]]
 
 SUBSCRIPTIONS_MAX: Final = 1_000
-OPEN_DELIVERIES_MAX: Final = 2_000
+# More than all subscriptions together can be owed of one job: a lane that is seen in part would move out of turn.
+OPEN_DELIVERIES_MAX: Final = 8_000
 
 _JOB_OF: Final = "COALESCE(:job_id, (SELECT job_id FROM attempts WHERE token_hash = :token_hash), {of_delivery})"
 _OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"

@@ -1,5 +1,7 @@
 """Every door of the relay on one screen, with the scope that opens it."""
 
+from typing import Final
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -9,6 +11,8 @@ from relay.errors import RelayError
 from relay.web import artifacts, callbacks, dropin, health, history, jobs, passage, stream, subscriptions
 from relay.web.guard import Door, Scope, needs
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
+
+ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def routes() -> list[Route]:
@@ -53,16 +57,16 @@ def dropin_doors() -> list[Route]:
         ]
     return [
         *doors,
-        door("GET", f"{DROPIN_PREFIX}tasks/{{task_id}}", dropin.task, "submit", "read"),
-        door("GET", f"{DROPIN_PREFIX}assets/{{asset_id}}", passage.asset, "submit"),
-        door("DELETE", f"{DROPIN_PREFIX}assets/{{asset_id}}", passage.asset, "manage"),
+        door("GET", f"{DROPIN_PREFIX}tasks/{{task_id:path}}", dropin.task, "submit", "read"),
+        door("GET", f"{DROPIN_PREFIX}assets/{{asset_id:path}}", passage.asset, "submit"),
+        door("DELETE", f"{DROPIN_PREFIX}assets/{{asset_id:path}}", passage.asset, "manage"),
         door("*", f"{DROPIN_PREFIX}{{path:path}}", passage.nothing_here, "submit", "read"),
     ]
 
 
 def door(method: str, path: str, endpoint: Door, *scopes: Scope) -> Route:
     """A door for tokens with one of `scopes`; open to all without any."""
-    return Route(path, needs(scopes, endpoint) if scopes else endpoint, methods=None if method == "*" else [method])
+    return Route(path, needs(scopes, endpoint) if scopes else endpoint, methods=[*ANY] if method == "*" else [method])
 
 
 def build(lifespan: Lifespan[Starlette]) -> Starlette:

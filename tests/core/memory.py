@@ -19,7 +19,8 @@ EPOCH = "0000cafe"
 class Memory:
     """Loads what a happening needs, decides, and keeps what it changes, as an engine does."""
 
-    def __init__(self, *records: Record) -> None:
+    def __init__(self, *records: Record, epoch: str = EPOCH) -> None:
+        self._epoch = epoch
         self._tables: dict[type[Any], dict[Any, Any]] = {}
         self._count = 0
         for record in records:
@@ -119,7 +120,7 @@ class Memory:
         subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
         queued = [job for job in self.all(Job) if job.state == "queued"]
         return Loaded(
-            epoch=EPOCH,
+            epoch=self._epoch,
             next_seq=len(self.events) + 1,
             job=next((job for job in self.all(Job) if job.id == job_id), None),
             attempts=tuple(a for a in self.all(Attempt) if a.job_id == job_id),

@@ -58,7 +58,7 @@ def test_a_heartbeat_is_a_comment_that_ends_with_one_newline() -> None:
 
 
 def test_the_head_of_a_stream_says_when_to_come_back_and_is_flushed_by_a_comment() -> None:
-    assert sse.retry(2_345) == b"retry: 2345\n: relay\n\n"
+    assert sse.retry(2_345) == b"retry: 2345\n: relay\n"
 
 
 @given(st.integers(0, 10**18 - 1), st.from_regex(r"[0-9a-f]{8}", fullmatch=True))

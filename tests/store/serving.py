@@ -1,0 +1,59 @@
+"""A store on a real file, opened and closed around a test."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relay.core.job import Job
+from relay.core.ledger import Changes, Happening, Loaded, Needs
+from relay.store.sqlite import SqliteStore, open_store
+from tests.core.builders import submitted
+
+
+def new_hex(digits: int) -> str:
+    return "0a1b2c3d4e5f6071"[:digits]
+
+
+@asynccontextmanager
+async def opened(path: Path, committed: Callable[[int], None] = lambda head: None) -> AsyncGenerator[SqliteStore]:
+    """The store on the file `path`; `committed` is told the newest event's number after each commit."""
+    store = await open_store(path, new_hex=new_hex, committed=committed)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def pragma(store: SqliteStore, text: str) -> Any:
+    """Ask, or set, a PRAGMA of the writing connection, in its own thread."""
+
+    def ask() -> Any:
+        row = store._file._sql.execute(f"PRAGMA {text}").fetchone()
+        return row[0] if row else None
+
+    return await store._in_thread(ask)
+
+
+def queued(name: str, **changes: Any) -> Happening[Job]:
+    """A job with an id of its own."""
+    return submitted(**{"id": name, "task_id": f"task of {name}"} | changes)
+
+
+async def apply_all(store: SqliteStore, *happenings: Happening[Any]) -> None:
+    for happening in happenings:
+        await store.apply(happening)
+
+
+@dataclass(frozen=True, slots=True)
+class Raises(Happening[None]):
+    """A happening whose decision raises `error`."""
+
+    error: BaseException
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def decide(self, loaded: Loaded) -> Changes[None]:
+        raise self.error

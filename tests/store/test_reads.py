@@ -1,0 +1,155 @@
+"""The store's questions: each finds what it should, in its order, and no more than it was asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.core.delivering import DeliveryClaimed, SubscriptionRemoved, SubscriptionSaved
+from relay.store.contract import DeliveryFilter, EventFilter, JobFilter
+from tests.core.builders import (
+    EMAIL,
+    JOB_ID,
+    NOW_MS,
+    TASK_ID,
+    accepted,
+    answered,
+    asked,
+    callback,
+    job,
+    report,
+    started,
+    submitted,
+    subscription,
+    task_body,
+)
+from tests.store.serving import apply_all, opened, queued
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_is_found_by_each_of_its_ids(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started(), answered(accepted()))
+        for any_id in (JOB_ID, job().task_id, TASK_ID):
+            found = await store.job(any_id)
+            assert found is not None
+            assert found.id == JOB_ID
+        assert await store.job("another") is None
+
+
+async def test_jobs_are_listed_newest_first_by_filter_and_page(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for n, model in enumerate(["gen4.5", "sora-2", "gen4.5", "veo-3.1"]):
+            await store.apply(queued(f"job-{n}", model=model, reply_ref=f"ref-{n % 2}", created_at_ms=NOW_MS + n))
+
+        async def names(before: int | None = None, limit: int = 9, **wanted: Any) -> list[str]:
+            return [job.id[-1] for job in await store.jobs(JobFilter(**wanted), before, limit)]
+
+        assert await names(limit=2) == ["3", "2"]
+        second = (await store.jobs(JobFilter(), None, 2))[-1].seq
+        assert await names(second, 2) == ["1", "0"]
+        assert await names(model=("gen4.5", "veo-3.1"), reply_ref=("ref-0",)) == ["2", "0"]
+        assert await names(since_ms=NOW_MS + 1, until_ms=NOW_MS + 3) == ["2", "1"]
+        assert await names(state=("running",)) == []
+
+
+async def test_the_queue_is_ordered_by_priority_then_age_and_knows_every_place(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, queued("old"), queued("pinned", pinned=EMAIL), queued("urgent", priority=5))
+        await apply_all(store, queued("later", priority=-1), queued("elsewhere", pinned="b@example.com"))
+        assert [one.job_id for one in await store.waiting([EMAIL], 9)] == ["urgent", "old", "pinned", "later"]
+        assert [one.job_id for one in await store.stranded([EMAIL], 9)] == ["elsewhere"]
+        places = {job.id: await store.queue_position(job) for job in await store.jobs(JobFilter(), None, 9)}
+        assert places == {"urgent": 1, "old": 2, "pinned": 3, "elsewhere": 4, "later": 5}
+        assert await store.count_by_state() == {"queued": 5}
+
+
+async def test_attempts_are_asked_about_when_they_are_due(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started())
+        assert [one.number for one in await store.attempts_sending()] == [1]
+        assert (await store.busy(), await store.next_ask_ms(0)) == ({EMAIL: 1}, None)
+        await store.apply(answered(accepted()))
+        assert (await store.attempts_due(NOW_MS + 29_999, 9), await store.next_ask_ms(NOW_MS)) == ([], NOW_MS + 30_000)
+        assert [one.number for one in await store.attempts_due(NOW_MS + 30_000, 9)] == [1]
+        await store.apply(asked(report("SUCCEEDED", "1")))
+        assert (await store.busy(), await store.attempts_due(NOW_MS * 2, 9), await store.attempts_sending()) == (
+            {},
+            [],
+            [],
+        )
+
+
+async def test_due_deliveries_are_shared_out_so_that_no_subscription_takes_all_places(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for name in ("a", "b", "off"):
+            await store.apply(SubscriptionSaved(subscription(name, state="paused" if name == "off" else "active")))
+        for n in range(4):
+            await store.apply(queued(f"job-{n}"))
+
+        async def due(room: int, full: tuple[str, ...] = (), limit: int = 99, at_ms: int = NOW_MS) -> list[str]:
+            return [one.subscription_id for one in await store.deliveries_due(at_ms, room, full, limit)]
+
+        assert sorted(await due(3)) == ["a"] * 3 + ["b"] * 3
+        assert await due(3, full=("a",)) == ["b"] * 3
+        assert len(await due(3, limit=2)) == 2
+        assert await due(3, at_ms=NOW_MS - 1) == []
+        assert (await store.next_due_ms([]), await store.next_due_ms(["a", "b"])) == (NOW_MS, None)
+
+
+async def test_what_is_being_sent_is_found_by_its_lease(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, SubscriptionSaved(subscription()), queued("a"))
+        (delivery,) = await store.deliveries(DeliveryFilter(state=("due",)), None, 9)
+        await store.apply(DeliveryClaimed(delivery.id, NOW_MS + 60_000, NOW_MS))
+        assert await store.deliveries_sending(NOW_MS + 60_000, 9) == []
+        for before_ms in (NOW_MS + 60_001, None):
+            assert [one.id for one in await store.deliveries_sending(before_ms, 9)] == [delivery.id]
+
+
+async def test_events_are_read_on_from_any_number_and_by_filter(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        assert (await store.head(), await store.earliest(), await store.seq_at(NOW_MS)) == (0, 1, 0)
+        for n in range(3):
+            await store.apply(queued(f"job-{n}", reply_ref=f"ref-{n}", created_at_ms=NOW_MS + n))
+
+        async def seqs(after: int = 0, limit: int = 9, **wanted: Any) -> list[int]:
+            return [event.seq for event in await store.events_after(after, EventFilter(**wanted), limit)]
+
+        assert (await seqs(), await seqs(1), await seqs(0, 1), await seqs(3)) == ([1, 2, 3], [2, 3], [1], [])
+        assert await seqs(job_id=("job-0", "job-2")) == [1, 3]
+        assert await seqs(reply_ref=("ref-1",), type=("job.queued",)) == [2]
+        assert await seqs(type=("job.failed",)) == []
+        assert (await store.earliest(), await store.seq_at(NOW_MS + 2)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("entries", "bytes_", "left"), [(2, 10**9, 2), (9, 10**9, 5), (9, 25, 2), (9, 9, 0), (0, 0, 0), (9, 50, 5)]
+)
+async def test_of_the_quarantine_the_oldest_go(tmp_path: Path, entries: int, bytes_: int, left: int) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started())
+        for n in range(5):
+            await store.apply(callback(f"spam {n}....".encode()[:10]))
+        assert await store.trim_quarantine(entries, bytes_) == 5 - left
+        assert [row.body[5:6] for row in await store.quarantine(None, 9)] == [b"4", b"3", b"2", b"1", b"0"][:left]
+
+
+async def test_callbacks_are_kept_as_they_came_in_their_order(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started(), answered(accepted()))
+        for progress in ("0.1", "0.2", "0.2"):
+            await store.apply(callback(task_body("RUNNING", progress)))
+        first, second = await store.callbacks(JOB_ID, 0, 9)
+        assert (first.progress, second.progress) == (0.1, 0.2)
+        assert b'"progressRatio": "0.1"' in first.body
+        assert await store.callbacks(JOB_ID, first.seq, 9) == [second]
+
+
+async def test_a_removed_subscription_leaves_dead_letters(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, SubscriptionSaved(subscription()), queued("a"), SubscriptionRemoved("sub-1", NOW_MS + 1))
+        (dead,) = await store.deliveries(DeliveryFilter(), None, 9)
+        assert (dead.state, dead.reason, dead.finished_at_ms) == ("dead", "the subscription was removed", NOW_MS + 1)
+        assert await store.subscriptions() == []

@@ -1,0 +1,300 @@
+"""The store on a real SQLite file: durable, grouped, alone on its file, and of one mind with the ledger."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.core.accounts import AccountsListed, SeenAccount
+from relay.core.delivering import DeliveryClaimed, SubscriptionSaved
+from relay.core.event import Event
+from relay.core.job import Job
+from relay.core.ledger import Happening
+from relay.errors import ConfigurationError, LimitReached, Unavailable
+from relay.store import sqlite, writer
+from relay.store.contract import EventFilter, JobFilter
+from relay.store.rows import TABLES, columns, from_row
+from relay.store.sqlite import SqliteStore, _WritingFile
+from tests.core.builders import (
+    EMAIL,
+    NOW_MS,
+    SECRET,
+    accepted,
+    answered,
+    asked,
+    callback,
+    looked,
+    report,
+    sent,
+    started,
+    submitted,
+    subscription,
+    task_body,
+)
+from tests.core.memory import Memory
+from tests.core.test_ledger import answers, bodies, outcome_for, reports
+from tests.store.serving import Raises, apply_all, new_hex, opened, pragma, queued
+
+pytestmark = pytest.mark.anyio
+
+
+async def everything(store: SqliteStore) -> list[list[Any]]:
+    """Every row of every table."""
+    return [await store._list(kind, "", {}) for kind in TABLES]
+
+
+def bytes_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def modes_in(folder: Path) -> set[int]:
+    return {file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+# Durability
+
+
+async def test_a_commit_is_on_disk_before_anybody_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        assert await pragma(store, "synchronous") == 2  # FULL
+        assert await pragma(store, "journal_mode") == "wal"
+
+
+async def test_many_at_once_share_few_commits_and_each_gets_its_own_result(tmp_path: Path) -> None:
+    heads: list[int] = []
+    async with opened(tmp_path / "relay.db", heads.append) as store:
+        names = [f"job-{n}" for n in range(600)]
+        jobs = await asyncio.gather(*(store.apply(queued(name, queue_per_token=1_000)) for name in names))
+        assert [job.id for job in jobs] == names
+        assert await store.head() == heads[-1] == 600
+    assert len(heads) <= 1 + 600 // writer.GROUP_MAX + 1
+    assert heads == sorted(heads)
+
+
+async def test_what_was_acknowledged_is_there_for_the_next_read(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for n in range(20):
+            await store.apply(queued(f"job-{n}"))
+            assert await store.job(f"job-{n}") is not None
+
+
+async def test_reopening_finds_everything_and_goes_on_counting(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    async with opened(path) as store:
+        await apply_all(store, SubscriptionSaved(subscription()), submitted(), started(), answered(accepted()))
+        await apply_all(store, callback(task_body("RUNNING")), callback(b"spam"))
+        before, who = await everything(store), (store.instance, store.epoch)
+    async with opened(path) as store:
+        assert (await everything(store), (store.instance, store.epoch)) == (before, who)
+        head = await store.head()
+        await store.apply(asked(report("SUCCEEDED", "1")))
+        assert [event.seq for event in await store.events_after(head, EventFilter(), 9)] == [head + 1]
+
+
+async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(submitted())
+        assert modes_in(tmp_path) == {0o600}
+
+
+async def test_no_secret_stands_in_the_files_bytes(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started(), answered(accepted()))
+        await apply_all(store, callback(task_body("RUNNING")), callback(task_body(replyRef="another")))
+        await store.apply(asked(report("RUNNING", "0.9", error=f"POST https://r/callbacks/{SECRET} answered 500")))
+        written = bytes_in(tmp_path)
+    assert b"A coast" in written
+    assert SECRET.encode() not in written
+
+
+# Groups
+
+
+async def test_a_happening_that_fails_does_not_fail_its_neighbours_and_leaves_no_gap(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        group: list[Happening[Any]] = [
+            queued("a"),
+            queued("b", queue_max=1),
+            queued("c", task_id="task of a"),
+            Raises(KeyError("a defect of ours")),
+            Raises(ValueError("not a value")),
+            queued("d"),
+        ]
+        results = await asyncio.gather(*map(store.apply, group), return_exceptions=True)
+        kinds = [Job, LimitReached, sqlite3.IntegrityError, KeyError, ValueError, Job]
+        assert [type(result) for result in results] == kinds
+        assert [event.seq for event in await store.events_after(0, EventFilter(), 9)] == [1, 2]
+        assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["d", "a"]
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")])
+async def test_an_error_of_the_file_fails_the_whole_group_and_the_next_one_works(
+    tmp_path: Path, error: sqlite3.Error
+) -> None:
+    heads: list[int] = []
+    async with opened(tmp_path / "relay.db", heads.append) as store:
+        group: list[Happening[Any]] = [queued("a"), Raises(error), queued("b")]
+        results = await asyncio.gather(*map(store.apply, group), return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable] * 3
+        assert (await store.jobs(JobFilter(), None, 9), await store.head(), heads) == ([], 0, [])
+        await store.apply(queued("a"))
+        assert (await store.head(), heads) == (1, [1])
+
+
+async def test_a_crash_in_the_middle_of_a_group_writes_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        with pytest.raises(MemoryError):
+            await asyncio.gather(store.apply(queued("a")), store.apply(Raises(MemoryError())))
+        assert await store.jobs(JobFilter(), None, 9) == []
+        assert (await store.apply(queued("b"))).id == "b"
+
+
+async def test_a_full_disk_is_unavailable_reading_goes_on_and_writing_comes_back(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(queued("before"))
+        await pragma(store, f"max_page_count = {await pragma(store, 'page_count')}")
+        with pytest.raises(Unavailable, match="full") as refused:
+            await asyncio.gather(*(store.apply(queued(f"job-{n}", model="m" * 2_000)) for n in range(20)))
+        assert refused.value.retry_after_s
+        assert [job.id for job in await store.jobs(JobFilter(), None, 99)] == ["before"]
+        await pragma(store, "max_page_count = 1000000")
+        await store.apply(queued("after"))
+        assert await store.head() == 2
+
+
+async def test_a_file_that_another_program_holds_is_unavailable_everywhere_that_writes(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await pragma(store, "busy_timeout = 0")
+        other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            for attempt in (store.apply(queued("a")), store.check(), store.trim_quarantine(1, 1)):
+                with pytest.raises(Unavailable, match="locked"):
+                    await attempt
+        finally:
+            other.close()
+        await store.check()
+
+
+# One process a file
+
+
+async def test_a_second_store_on_the_same_file_is_refused_in_words_also_through_a_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "relay.db", tmp_path / "link.db"
+    async with opened(path) as store:
+        link.symlink_to(path)
+        for name in (path, link):
+            with pytest.raises(ConfigurationError, match="another relay already uses"):
+                async with opened(name):
+                    pass
+        await store.apply(submitted())
+    async with opened(link) as store:
+        assert await store.head() == 1
+
+
+async def test_a_second_process_is_refused_in_words(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from relay.errors import ConfigurationError\n"
+        "from relay.store.sqlite import open_store\n"
+        "try: asyncio.run(open_store(Path(sys.argv[1]), new_hex=lambda n: '0' * n, committed=print))\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    async with opened(tmp_path / "relay.db"):
+        command = [sys.executable, "-c", code, str(tmp_path / "relay.db")]
+        said = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert "one SQLite file serves one process" in said.stdout
+
+
+async def test_readers_cannot_write(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(submitted())
+        for reader in store._readers:
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                await reader.execute_fetchall("DELETE FROM jobs")
+
+
+@pytest.mark.parametrize("kind", ["not a database", "a directory", "no such folder"])
+async def test_a_file_that_cannot_be_used_is_refused_in_words_and_let_go(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "relay.db"
+    match kind:
+        case "not a database":
+            path.write_bytes(b"this is not a database" * 100)
+        case "a directory":
+            path.mkdir()
+        case _:
+            path = tmp_path / "nowhere" / "relay.db"
+    for _ in range(2):  # the second time shows that the lock was let go
+        with pytest.raises(ConfigurationError, match="cannot be opened: "):
+            async with opened(path):
+                pass
+
+
+async def test_a_store_whose_readers_cannot_be_opened_closes_what_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(connection: object) -> None:
+        raise sqlite3.OperationalError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sqlite, "_only_read", refuse)
+        with pytest.raises(ConfigurationError, match="out of memory"):
+            async with opened(tmp_path / "relay.db"):
+                pass
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(submitted())
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        pass
+    with pytest.raises(Unavailable, match="shutting down"):
+        await store.apply(submitted())
+
+
+# Of one mind with the ledger
+
+numbers = st.integers(1, 3)
+moments = st.integers(NOW_MS, NOW_MS + 20_000_000)
+happenings: st.SearchStrategy[Happening[Any]] = st.one_of(
+    st.builds(started, moments, door=numbers.map("hash-{}".format)),
+    numbers.flatmap(lambda n: st.builds(answered, outcome_for(n), moments, number=st.just(n))),
+    st.builds(callback, bodies, moments, door=numbers.map("hash-{}".format)),
+    st.builds(asked, answers, moments, number=numbers),
+    st.builds(looked, st.none() | reports, moments, number=numbers),
+    st.builds(sent, st.integers(1, 6).map("0a1b2c3d-{}.sub-1".format), st.sampled_from([200, 500, 410, None]), moments),
+    st.integers(1, 6).map(lambda n: DeliveryClaimed(f"0a1b2c3d-{n}.sub-1", NOW_MS * 2, NOW_MS + 60_000)),
+)
+
+
+def without_seq(record: Any) -> Any:
+    """The record without the number that its table gave it; an event's is the ledger's."""
+    numbered = is_dataclass(record) and hasattr(record, "seq") and not isinstance(record, Event)
+    return replace(record, seq=0) if numbered else record
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(happenings, max_size=25))
+def test_the_file_comes_to_the_same_end_as_the_ledger_alone(some: list[Happening[Any]]) -> None:
+    listed = AccountsListed((SeenAccount(EMAIL, 2),), NOW_MS)
+    steps: list[Happening[Any]] = [SubscriptionSaved(subscription()), listed, submitted(2), submitted(), *some]
+    memory = Memory(epoch=new_hex(8))
+    with TemporaryDirectory() as folder:
+        file = _WritingFile(Path(folder) / "relay.db", new_hex)
+        try:
+            results, head = file.commit(steps)
+            assert [without_seq(result) for result in results] == [without_seq(memory.apply(step)) for step in steps]
+            for kind, (table, _) in TABLES.items():
+                rows = file._sql.execute(f"SELECT {columns(kind)} FROM {table}")  # noqa: S608 # names of ours
+                kept = [repr(without_seq(from_row(kind, row))) for row in rows]
+                assert sorted(kept) == sorted(repr(without_seq(record)) for record in memory.all(kind))
+        finally:
+            file.close()
+    assert head == len(memory.events)
