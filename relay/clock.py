@@ -8,10 +8,12 @@ import asyncio
 import heapq
 import time
 from collections.abc import Awaitable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 # Sums of seconds as floats are off by less than this; a sleeper whose time has come by the sum is not left asleep.
 ROUNDING_S: Final = 1e-9
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -68,6 +70,12 @@ class ManualClock:
         heapq.heappush(self._sleepers, (at_s, self._count, future))
         await future
 
+    def until_next_s(self) -> float | None:
+        """How far away the next sleeper's time is; None when nobody sleeps."""
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return max(0.0, self._sleepers[0][0] - self._monotonic_s) if self._sleepers else None
+
     def advance(self, seconds: float) -> None:
         """Move both clocks forward and wake every sleeper whose time has come."""
         self._monotonic_s += seconds
@@ -85,6 +93,15 @@ class ManualClock:
 async def _until(clock: Clock, at_s: float) -> None:
     """Sleep until a monotonic time: a task begins later than it was made, and a clock may have moved in between."""
     await clock.sleep(at_s - clock.monotonic_s())
+
+
+async def within(clock: Clock, seconds: float, work: Awaitable[T]) -> T:
+    """The result of `work`; raises `TimeoutError`, and cancels it, when it takes longer than `seconds` by `clock`."""
+    task = asyncio.ensure_future(work)
+    if not await wait_at_most(clock, task, seconds):
+        await asyncio.gather(task, return_exceptions=True)
+        raise TimeoutError
+    return task.result()
 
 
 async def wait_at_most(clock: Clock, awaitable: Awaitable[object], seconds: float) -> bool:

@@ -77,7 +77,7 @@ class Node:
         store = await open_store(settings.database_path, new_hex=new_hex, committed=self.feed.committed)
         stack.push_async_callback(store.close)
         self.feed.committed(await store.head())
-        upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value())
+        upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value(), clock=clock)
         stack.push_async_callback(upstream.aclose)
         sender = WebhookSender(settings.allow_targets, clock=clock)
         stack.push_async_callback(sender.aclose)

@@ -3,14 +3,15 @@
 Nothing is retried here, and nothing is logged: bodies hold secrets, ids hold e-mails.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
 
+from relay.clock import Clock, SystemClock, within
 from relay.core import task as tasks
 from relay.core.accounts import SeenAccount
 from relay.core.outcome import (
@@ -70,7 +71,8 @@ class _Answer:
 class Upstream:
     """Speaks to `base_url` only, with one bearer token. Close it with `aclose`."""
 
-    def __init__(self, base_url: str, token: str) -> None:
+    def __init__(self, base_url: str, token: str, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._base_url = base_url.rstrip("/")
         timeout = httpx2.Timeout(ASK_DEADLINE_S, connect=CONNECT_S)
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -159,14 +161,11 @@ class Upstream:
         if not self._keeps(path):
             raise InvalidRequest.field("path", "raw", "this id cannot be put into a path")
         deadline_s = UPLOAD_DEADLINE_S if body is not None else ASK_DEADLINE_S
+        request = self._asking.stream(
+            method, self._base_url + path, params=list(query), headers=dict(headers), content=body
+        )
         try:
-            async with (
-                asyncio.timeout(deadline_s),
-                self._asking.stream(
-                    method, self._base_url + path, params=list(query), headers=dict(headers), content=body
-                ) as response,
-            ):
-                return response.status_code, response.headers.get("content-type", ""), await _bounded(response)
+            return await within(self._clock, deadline_s, _whole(request))
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, _TooLarge) as error:
             raise BadGateway(f"the upstream's answer did not come ({type(error).__name__})") from error
 
@@ -202,15 +201,19 @@ class Upstream:
         body = None if content is None else json.dumps(content, ensure_ascii=False).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         url = self._base_url + path
-        async with (
-            asyncio.timeout(deadline_s),
-            client.stream(method, url, params=params, content=body, headers=headers) as response,
-        ):
-            return _Answer(response.status_code, tasks.decode(await _bounded(response)))
+        request = client.stream(method, url, params=params, content=body, headers=headers)
+        status, _, answer = await within(self._clock, deadline_s, _whole(request))
+        return _Answer(status, tasks.decode(answer))
 
 
 class _TooLarge(Exception):
     pass
+
+
+async def _whole(request: AbstractAsyncContextManager[httpx2.Response]) -> tuple[int, str, bytes]:
+    """`(status, content type, body)` of an answer that came whole."""
+    async with request as response:
+        return response.status_code, response.headers.get("content-type", ""), await _bounded(response)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

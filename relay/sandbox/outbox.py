@@ -11,7 +11,8 @@ from relay.sandbox.faults import Faults
 from relay.sandbox.shapes import Json, Task, encode, iso, wrapped
 from relay.sandbox.timeline import FINAL, Step
 
-LOG_MAX: Final = 2_000
+LOG_MAX: Final = 10_000
+HELD_MAX: Final = 10_000
 OWED_MAX: Final = 200_000
 
 
@@ -103,7 +104,8 @@ class Outbox:
         if held is not None:
             return [owed, held]
         # The first progress callback goes as it is: so it is the last one before the end that is held, and overtaken.
-        if owed.final or owed.step.progress == 0 or not self._faults.value("callbacks_reordered"):
+        first_or_last = owed.final or owed.step.progress == 0
+        if first_or_last or not self._faults.value("callbacks_reordered") or len(self._held) >= HELD_MAX:
             return [owed]
         self._held[owed.task.task_id] = owed
         return []

@@ -59,6 +59,11 @@ class Worker(ABC):
         loop = {self._task} if self._task is not None and not self._task.done() else set()
         return loop | self._under_way
 
+    @property
+    def under_way(self) -> int:
+        """How many pieces of work run beside the loop."""
+        return len(self._under_way)
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the loop; when it ends, the loop takes another step."""
         task = asyncio.create_task(work)

@@ -5,7 +5,7 @@ from email.utils import format_datetime
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.core.retry import (
@@ -58,6 +58,8 @@ def test_the_schedule_is_the_contracts_and_spans_75_hours() -> None:
 
 
 @given(status=st.integers(200, 299), attempts_made=st.integers(1, 20), jitter=chances)
+@example(status=200, attempts_made=1, jitter=0.5)
+@example(status=299, attempts_made=11, jitter=0.5)
 def test_every_2xx_is_success_at_every_attempt(status: int, attempts_made: int, jitter: float) -> None:
     assert decide(answered(status), attempts_made, NOW_MS, jitter) == Delivered()
 

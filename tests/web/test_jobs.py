@@ -93,7 +93,8 @@ async def test_a_list_shows_the_event_view_without_request_and_task(here: Journe
         ({"colour": "red"}, "colour", "unknown_field"),
         ({"replyRef": "x" * 1_025}, "replyRef", "max_length"),
         ({"replyRef": {"a": 1}}, "replyRef", "type"),
-        ({"replyUrl": "https://example.com/hook"}, "replyUrl", "not_supported"),
+        ({"replyUrl": "ftp://example.com/hook"}, "replyUrl", "url"),
+        ({"replyUrl": "http://127.0.0.1:1/hook"}, "replyUrl", "address"),
         ({"email": "nobody"}, "email", "email"),
         ({"imageAssetId1": "x"}, "imageAssetId1", "asset_id"),
         ({"text_prompt": "x" * 9_000}, "text_prompt", "max_length"),
@@ -117,7 +118,7 @@ async def test_a_refusal_names_the_field_and_the_rule(
 
 
 async def test_all_problems_of_a_request_come_at_once(here: Journey) -> None:
-    wrong = {"duration": "long", "colour": "red", "replyUrl": "https://example.com/secret-path"}
+    wrong = {"duration": "long", "colour": "red", "replyUrl": "ftp://example.com/secret-path"}
     answer = await here.client.post("/v1/jobs", json=EXAMPLE | wrong)
 
     assert {problem["field"] for problem in answer.json()["problems"]} == set(wrong)
