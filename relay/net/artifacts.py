@@ -11,7 +11,7 @@ from typing import Any, Final
 from relay.core.job import Job
 from relay.core.outcome import Found
 from relay.core.target import Allow
-from relay.errors import BadGateway, NotFound
+from relay.errors import BadGateway, NotFound, TargetRefused
 from relay.net.transport import GuardedTransport, Response
 from relay.net.upstream import Upstream
 
@@ -49,10 +49,13 @@ class UpstreamArtifacts:
         if preview is not None and not 0 <= preview < len(previews):
             raise NotFound("this artifact has no such preview")
         url = artifact["sourceUrl"] if preview is None else previews[preview]
-        async with self._transport.stream("GET", url, headers=headers, deadline_s=DEADLINE_S) as response:
-            if response.status not in SERVED:
-                raise BadGateway(f"the host of this file answered {response.status}")
-            yield File(response)
+        try:
+            async with self._transport.stream("GET", url, headers=headers, deadline_s=DEADLINE_S) as response:
+                if response.status not in SERVED:
+                    raise BadGateway(f"the host of this file answered {response.status}")
+                yield File(response)
+        except TargetRefused as error:  # the link is the upstream's: whoever reads has done nothing wrong
+            raise BadGateway("the link to this file leads where the relay does not call") from error
 
     async def _fresh(self, job: Job, index: int) -> dict[str, Any]:
         answer = await self._upstream.task(job.upstream_task_id) if job.upstream_task_id else None

@@ -25,12 +25,6 @@ from tests.wire import Frame, Wire, request, stream, wire
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-async def ended(here: Journey) -> dict[str, Any]:
-    """A job that has succeeded."""
-    return await here.ended((await here.submit(replyRef="ended"))["id"])
-
-
 @pytest.fixture
 async def still(tmp_path: Path) -> AsyncGenerator[tuple[Journey, ManualClock]]:
     """A relay whose time stands still, and whose jobs wait for ever at the upstream."""

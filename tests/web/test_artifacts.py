@@ -1,0 +1,237 @@
+"""A signed address gives a file's bytes, to whoever holds it and for as long as it says, and nothing else."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+
+from relay.clock import ManualClock
+from relay.core import task as tasks
+from relay.core.job import Job
+from relay.core.outcome import Found, TaskAnswer, Unanswered
+from relay.errors import BadGateway, NotFound
+from relay.net.artifacts import UpstreamArtifacts
+from relay.net.upstream import Upstream
+from tests.journeys import Journey, journey
+from tests.net.test_transport import Peer, answering, flooding, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def stranger() -> AsyncGenerator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        yield client
+
+
+async def test_the_film_is_served_without_a_token(ended: dict[str, Any], stranger: httpx2.AsyncClient) -> None:
+    artifact = ended["artifacts"][0]
+    answer = await stranger.get(artifact["url"])
+
+    assert answer.status_code == 200
+    assert answer.content[4:8] == b"ftyp"
+    assert len(answer.content) == artifact["sizeBytes"] == int(answer.headers["content-length"])
+    assert answer.headers["content-type"] == artifact["contentType"] == "video/mp4"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "sandbox"
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["etag"]
+    assert answer.headers["content-disposition"] == 'inline; filename="video.mp4"'
+
+
+async def test_a_preview_is_served_as_what_it_is(ended: dict[str, Any], stranger: httpx2.AsyncClient) -> None:
+    answer = await stranger.get(ended["artifacts"][0]["previewUrls"][0])
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+
+
+async def test_parts_of_a_film_are_served_to_players_that_seek(
+    ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    url = ended["artifacts"][0]["url"]
+    whole = await stranger.get(url)
+    size = len(whole.content)
+    for given, first, last in (("0-3", 0, 3), ("5-", 5, size - 1), ("-7", size - 7, size - 1)):
+        part = await stranger.get(url, headers={"Range": f"bytes={given}"})
+
+        assert part.status_code == 206
+        assert part.headers["content-range"] == f"bytes {first}-{last}/{size}"
+        assert part.content == whole.content[first : last + 1]
+    beyond = await stranger.get(url, headers={"Range": f"bytes={size}-"})
+    changed = await stranger.get(url, headers={"Range": "bytes=0-3", "If-Range": '"another"'})
+
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
+    assert (changed.status_code, len(changed.content)) == (200, size)
+
+
+async def test_a_head_request_tells_the_size_and_sends_nothing(
+    ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    answer = await stranger.head(ended["artifacts"][0]["url"])
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) == ended["artifacts"][0]["sizeBytes"]
+
+
+async def test_an_address_opens_its_own_file_and_no_other(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    other = await here.ended((await here.submit())["id"])
+    parts = urlsplit(ended["artifacts"][0]["url"])
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    for path, more in (
+        (parts.path.replace(ended["id"], other["id"]), {}),
+        (parts.path.replace("-0/", "-1/"), {}),
+        (parts.path.replace("video.mp4", "preview-1.png"), {}),
+        (parts.path.replace("video.mp4", "video.html"), {}),
+        (parts.path, {"exp": str(int(query["exp"]) + 1)}),
+        (parts.path, {"exp": ""}),
+        (parts.path, {"exp": "never"}),
+        (parts.path, {"sig": query["sig"][:-1] + ("A" if query["sig"][-1] != "A" else "B")}),
+        (parts.path, {"sig": ""}),
+        (parts.path, {"sig": "é" * 43}),
+    ):
+        answer = await stranger.get(f"{here.relay_url}{path}", params=query | more)
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (path, more)
+
+
+async def test_an_address_is_made_anew_at_every_read_and_dies(tmp_path: Path, stranger: httpx2.AsyncClient) -> None:
+    clock = ManualClock()
+    async with journey(tmp_path, clock=clock, artifact_url_ttl="1h") as here:
+        job = await here.ended((await here.submit())["id"])
+        first = job["artifacts"][0]["url"]
+        clock.advance(3_590)
+        second = (await here.job(job["id"]))["artifacts"][0]["url"]
+        alive = await stranger.get(first)
+        clock.advance(20)
+        dead, still = await stranger.get(first), await stranger.get(second)
+
+    assert first != second
+    assert (alive.status_code, dead.status_code, still.status_code) == (200, 410, 200)
+    assert dead.json()["code"] == "gone"
+
+
+async def test_a_link_that_has_expired_upstream_is_asked_for_anew(tmp_path: Path, stranger: httpx2.AsyncClient) -> None:
+    sandbox_clock = ManualClock()
+    faults = {"links_expire": 60}
+    async with journey(tmp_path, sandbox_clock=sandbox_clock, faults=faults, times_s=(0.0, 0.0)) as here:
+        job = await here.ended((await here.submit())["id"])
+        sandbox_clock.advance(3_600)
+        expired = await stranger.get(job["artifacts"][0]["sourceUrl"])
+        served = await stranger.get(job["artifacts"][0]["url"])
+
+    assert expired.status_code == 403
+    assert (served.status_code, served.content[4:8]) == (200, b"ftyp")
+
+
+@pytest.mark.parametrize("way", ["403", "404", "500", "cut"])
+async def test_a_host_that_does_not_give_the_file_is_a_502(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient, way: str
+) -> None:
+    here.vendor.faults.replace({"links_fail": way})
+    answer = await stranger.get(ended["artifacts"][0]["url"])
+    here.vendor.faults.replace({})
+
+    assert (answer.status_code, answer.json()["code"]) == (502, "bad_gateway")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "_jwt" not in answer.text
+
+
+class Asked(Upstream):
+    """An upstream that answers every question about a task with the same."""
+
+    def __init__(self, answer: TaskAnswer) -> None:
+        super().__init__("http://upstream.invalid", "upstream-token")
+        self._answer = answer
+
+    async def task(self, task_id: str) -> TaskAnswer:
+        return self._answer
+
+
+@asynccontextmanager
+async def artifacts(peer: Peer, *links: str) -> AsyncGenerator[UpstreamArtifacts]:
+    """What serves files, where the upstream names `links` when it is asked (nothing: it does not answer)."""
+    report = tasks.read({"status": "SUCCEEDED", "artifacts": [{"url": link} for link in links]})
+    upstream = Asked(Found(report) if report and links else Unanswered("it is down"))
+    opened = UpstreamArtifacts(upstream, peer.allow)
+    try:
+        yield opened
+    finally:
+        await opened.aclose()
+        await upstream.aclose()
+
+
+def job_with(link: str) -> Job:
+    report = tasks.read({"status": "SUCCEEDED", "artifacts": [{"url": link}]})
+    assert report is not None
+    job = Job(
+        id="j", model="m", token_id="t", submitted_by="t", task_id="x", request={}, created_at_ms=0, updated_at_ms=0
+    )
+    return replace(job, artifacts=list(report.artifacts), upstream_task_id="a task")
+
+
+async def test_the_files_host_sees_neither_the_upstreams_token_nor_the_readers_headers() -> None:
+    requests: list[bytes] = []
+    film = b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: "1"\r\n\r\nfilm'
+    async with (
+        serving(answering(film, requests=requests)) as peer,
+        artifacts(peer, f"http://127.0.0.1:{peer.port}/fresh.mp4?_jwt=x") as files,
+    ):
+        job = job_with(f"http://127.0.0.1:{peer.port}/old.mp4")
+        async with files.open(job, 0, None, {"range": "bytes=0-3"}) as file:
+            read = b"".join([chunk async for chunk in file.chunks()])
+
+    lines = requests[0].split(b"\r\n")
+    assert read == b"film"
+    assert lines[0] == b"GET /fresh.mp4?_jwt=x HTTP/1.1"
+    assert b"range: bytes=0-3" in lines
+    assert b"upstream-token" not in requests[0]
+    assert b"authorization" not in requests[0].lower()
+
+
+async def test_while_the_upstream_is_down_the_known_link_is_used() -> None:
+    requests: list[bytes] = []
+    film = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfilm"
+    async with serving(answering(film, requests=requests)) as peer, artifacts(peer) as files:
+        async with files.open(job_with(f"http://127.0.0.1:{peer.port}/old.mp4"), 0, None, {}) as file:
+            assert file.status == 200
+        with pytest.raises(NotFound):
+            async with files.open(job_with(f"http://127.0.0.1:{peer.port}/old.mp4"), 0, 0, {}):
+                pass
+
+    assert requests[0].startswith(b"GET /old.mp4 HTTP/1.1")
+
+
+@pytest.mark.parametrize("link", ["http://169.254.169.254/latest", "http://127.0.0.1:1/film.mp4", "http://10.0.0.1/x"])
+async def test_a_link_that_leads_inside_is_not_followed(link: str) -> None:
+    async with serving(answering(b"")) as peer, artifacts(peer, link) as files:
+        with pytest.raises(BadGateway):
+            async with files.open(job_with(link), 0, None, {}):
+                pass
+
+    assert peer.connections == 0
+
+
+async def test_a_reader_that_hangs_up_ends_the_fetch(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = flooding(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 10_000)
+    async with (
+        serving(endless) as peer,
+        artifacts(peer, f"http://127.0.0.1:{peer.port}/film.mp4") as files,
+    ):
+        monkeypatch.setitem(here.node.app.state._state, "artifacts", files)
+        async with stranger.stream("GET", ended["artifacts"][0]["url"]) as response:
+            assert response.status_code == 200
+            await anext(response.aiter_raw())
+            assert not peer.hung_up.is_set()
+
+        await peer.hung_up.wait()
