@@ -1,6 +1,7 @@
 """Finds the end of every job: asks after running tasks, after hints at once, and looks for attempts in doubt."""
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 from relay.clock import Clock
@@ -71,7 +72,11 @@ class Reconciler(Worker):
         for attempt in attempts:
             found = named.get(attempt.reply_ref)
             looked = AttemptLooked(attempt.job_id, attempt.number, found, self._in_doubt_after_ms, self._clock.now_ms())
-            await self.surely(looked)
+            try:
+                await self.surely(looked)
+            except Exception:  # what was found cannot be this job's, or one after all; the search goes on, and ends
+                self._log.exception("finding.refused", job=attempt.job_id, attempt=attempt.number)
+                await self.surely(replace(looked, found=None))
             self._log.info("attempt.looked", job=attempt.job_id, attempt=attempt.number, found=found is not None)
 
     async def _named(self, account: str, attempts: list[Attempt]) -> dict[str, Report]:

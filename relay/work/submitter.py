@@ -5,7 +5,7 @@ from typing import Any, Final
 from relay.clock import Clock
 from relay.core import task as tasks
 from relay.core.dispatch import Submit, choose, open_now
-from relay.core.job import Attempt
+from relay.core.job import Attempt, Job
 from relay.core.outcome import Busy, Outcome, RunningTask, Unknown
 from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted
 from relay.feed import Feed
@@ -75,7 +75,7 @@ class Submitter(Worker):
         except Exception:
             self._log.exception("create.failed", job=attempt.job_id, attempt=attempt.number)
             outcome = Unknown(BROKEN)
-        now = await self.surely(self._answered(attempt, outcome))
+        now = await self._kept(attempt, outcome)
         self._log.info(
             "attempt.answered",
             job=attempt.job_id,
@@ -86,6 +86,14 @@ class Submitter(Worker):
         if isinstance(outcome, Busy):
             for running in outcome.running:
                 await self._recognise(running)
+
+    async def _kept(self, attempt: Attempt, outcome: Outcome) -> Job | None:
+        """Write the answer. One that cannot be (a taskId that another job has) leaves the attempt in doubt."""
+        try:
+            return await self.surely(self._answered(attempt, outcome))
+        except Exception:
+            self._log.exception("answer.refused", job=attempt.job_id, attempt=attempt.number)
+            return await self.surely(self._answered(attempt, Unknown(BROKEN)))
 
     def _answered(self, attempt: Attempt, outcome: Outcome) -> AttemptAnswered:
         return AttemptAnswered(attempt.job_id, attempt.number, outcome, self._clock.now_ms())

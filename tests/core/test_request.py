@@ -554,7 +554,7 @@ _SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(st.characters(), max_size=20),
-    st.sampled_from([10**5000, "\ud800", "\0"]),
+    st.sampled_from([10**400, "\ud800", "\0"]),
 )
 _JSON = st.recursive(
     _SCALARS,

@@ -20,6 +20,11 @@ SHOTS = range(1, 7)
 ASSET = re.compile(r"user:\d{1,19}-runwayml:([^\s/?#%\\]{1,254})-asset:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def within(value: float, allowed: range | tuple[int, ...] | None) -> bool:
+    """Whether a whole number is allowed; Python would look for 5.5 in a range by going through all of it."""
+    return allowed is not None and value == int(value) and int(value) in allowed
+
+
 class Judge:
     """Knows the page; asks nobody else."""
 
@@ -55,7 +60,7 @@ class Judge:
                 yield "type"
 
     def _general(self, request: Request) -> Iterator[str]:
-        if request.get("maxJobs", 1) not in self.jobs:
+        if not within(request.get("maxJobs", 1), self.jobs):
             yield "maxJobs"
         for name, longest in self.lengths.items():
             if len(request.get(name, "")) > longest:
@@ -78,7 +83,7 @@ class Judge:
         shots = facts["shots"] is not None and self._shots_of(request)
         edits = facts["edit_images_max"] is not None and "videoAssetId" in request
         ignored = (shots and facts["name"] not in self.counts_beside_shots) or edits
-        if "duration" in request and not ignored and request["duration"] not in (facts["duration"] or ()):
+        if "duration" in request and not ignored and not within(request["duration"], facts["duration"]):
             yield "duration"
         if "aspect_ratio" in request:
             with_image = any(name in request for name in (*IMAGES, "startFrameAssetId"))
@@ -90,7 +95,7 @@ class Judge:
         allowed = {"switch": (True, False), "always": (True,), "never": (False,), "refused": ()}[facts["audio"]]
         if "audio" in request and request["audio"] not in allowed:
             yield "audio"
-        if "seed" in request and request["seed"] not in (facts["seed"] or ()):
+        if "seed" in request and not within(request["seed"], facts["seed"]):
             yield "seed"
         if request.get("exploreMode") and not facts["explore"]:
             yield "exploreMode"
@@ -166,7 +171,7 @@ class Judge:
                 yield "shot pair"
             if prompt is not None and len(prompt) > facts["shot_prompt_max"]:
                 yield "shot prompt length"
-            if length is not None and length not in facts["shot_seconds"]:
+            if length is not None and not within(length, facts["shot_seconds"]):
                 yield "shot duration"
             total += length or 0
         if total > facts["shots_seconds_max"]:
