@@ -74,7 +74,7 @@ class Reconciler(Worker):
             looked = AttemptLooked(attempt.job_id, attempt.number, found, self._in_doubt_after_ms, self._clock.now_ms())
             try:
                 await self.surely(looked)
-            except Exception:  # what was found cannot be this job's, or one after all; the search goes on, and ends
+            except Exception:  # what was found is another job's already: the search goes on, and ends
                 self._log.exception("finding.refused", job=attempt.job_id, attempt=attempt.number)
                 await self.surely(replace(looked, found=None))
             self._log.info("attempt.looked", job=attempt.job_id, attempt=attempt.number, found=found is not None)

@@ -1,4 +1,4 @@
-"""The native door accepts what the upstream's page allows and refuses what it forbids: by probes, by chance, by mutants."""
+"""The native door accepts what the upstream's page allows and refuses what it forbids: probes, chance, mutants."""
 
 import functools
 from collections.abc import Iterator

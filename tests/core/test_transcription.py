@@ -1,4 +1,4 @@
-"""The built-in catalogue is held against the transcription of the upstream's page, both ways, and so is every mutant of it."""
+"""The built-in catalogue is held against the transcription of the upstream's page, both ways, and so are mutants."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -132,7 +132,7 @@ def statements_about_references(page: Page, facts: dict[str, dict[str, Any]]) ->
 
 
 def read_the_rest(page: Page) -> None:
-    """What only the judge (tests/samples/judge.py) or nobody needs: cells that repeat another one, and statements of rules."""
+    """What only the judge (tests/samples/judge.py) needs: cells that repeat another one, and statements of rules."""
     for model in page.models:
         for row in ("combined_videos", "images_where", "videos_where", "references_images", "references_videos"):
             page.cell(model, row)

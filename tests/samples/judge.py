@@ -1,4 +1,4 @@
-"""Says which rules of the upstream's page a request breaks: written from the transcription, sharing no code with the relay.
+"""Says which rules of the upstream's page a request breaks, from the transcription alone, without the relay's code.
 
 It judges requests without nulls, as the native door gets them, in the strict mode.
 """

@@ -1,7 +1,7 @@
 """Reads the transcription of the upstream's page: cells, statements of the text, and the facts about each model.
 
-Nothing here imports the relay: ranges are `range`, sets are tuples, so that the catalogue is held against something that
-shares no code with it. Every cell and statement that is read is ticked off; `unread` are those that nobody looked at.
+Nothing here imports the relay: ranges are `range`, sets are tuples, so that the catalogue is held against something
+that shares no code with it. Every cell and statement that is read is ticked off; `unread` are those that were not.
 """
 
 import re

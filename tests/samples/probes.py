@@ -207,10 +207,13 @@ def _names(facts: Any) -> Iterator[Change]:
 
 def _types(facts: Any) -> Iterator[Change]:
     yield NOTHING
-    yield from ({"duration": odd} for odd in ("5", True, [5], {}))
-    yield from ({"text_prompt": odd} for odd in (5, False, ["waves"]))
-    yield from ({"audio": odd} for odd in ("true", 1, []))
-    yield from ({"imageAssetId1": odd} for odd in (1, [asset(1)]))
+    odd: dict[str, tuple[object, ...]] = {
+        "duration": ("5", True, [5], {}),
+        "text_prompt": (5, False, ["waves"]),
+        "audio": ("true", 1, []),
+        "imageAssetId1": (1, [asset(1)]),
+    }
+    yield from ({name: value} for name, values in odd.items() for value in values)
 
 
 def always(facts: Any) -> bool:

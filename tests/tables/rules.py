@@ -1,10 +1,10 @@
-"""Prints model × rule: how many requests on both sides of the rule were tried, accepted, refused.
+"""Prints a table of models and rules: how many requests on both sides of the rule were tried, accepted, refused.
 
     python -m tests.tables.rules
 
 The requests and their verdicts come from the transcription of the upstream's page (tests/samples), the answers from the
-native door in the strict mode. "—": the rule does not apply to the model. Exit status 1, and the requests, where an answer
-is not the page's verdict.
+native door in the strict mode. "—": the rule does not apply to the model. Exit status 1, and the requests, where an
+answer is not the page's verdict.
 """
 
 import json
@@ -50,9 +50,8 @@ def tried(judge: Judge, catalogue: Catalogue, model: str, rule: str) -> Cell:
         else:
             cell.accepted += 1
         if answer.refused != bool(broken):
-            cell.mistakes.append(
-                f"{_short(request)}: page {sorted(broken)}, relay {[p.message for p in answer.problems]}"
-            )
+            said = [problem.message for problem in answer.problems]
+            cell.mistakes.append(f"{_short(request)}: page {sorted(broken)}, relay {said}")
     return cell
 
 
@@ -75,7 +74,7 @@ def printed(cells: dict[str, dict[str, Cell]], models: list[str]) -> str:
 def main() -> int:
     judge = Judge(Page())
     cells = table(judge, built_in())
-    print("model × rule: requests tried/accepted/refused; — the rule does not apply\n")
+    print("model by rule: requests tried/accepted/refused; — the rule does not apply\n")
     print(printed(cells, judge.page.models))
     every = [cell for row in cells.values() for cell in row.values()]
     mistakes = [mistake for cell in every for mistake in cell.mistakes]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from relay.clock import ManualClock
 from relay.core import job as jobs
@@ -22,8 +22,6 @@ from relay.vault import hash_token, new_hex, new_uuid7
 from relay.work.loop import Worker
 from relay.work.reconciler import Reconciler
 from relay.work.submitter import Submitter
-
-T = TypeVar("T")
 
 EMAIL = "me@example.com"
 IN_DOUBT_AFTER_S = 1_800.0
@@ -62,12 +60,15 @@ class Scripted:
         self.created.append(dict(fields))
         number = len(self.created)
         await self.answering.wait()
-        return _next(self.outcomes) if self.outcomes else Accepted(report(number, reply_ref=fields["replyRef"]))
+        accepted = Accepted(report(number, reply_ref=fields["replyRef"]))
+        outcome: Outcome = _next(self.outcomes) if self.outcomes else accepted
+        return outcome
 
     async def task(self, task_id: str) -> TaskAnswer:
         self.asked.append(task_id)
         await self.answering.wait()
-        return _next(self.answers)
+        answer: TaskAnswer = _next(self.answers)
+        return answer
 
     async def tasks(self, email: str) -> list[Report] | Unanswered:
         self.lists.append(email)
@@ -81,7 +82,7 @@ class Scripted:
         return self.seen
 
 
-def _next(said: list[T | BaseException]) -> T:
+def _next(said: list[Any]) -> Any:
     answer = said.pop(0) if len(said) > 1 else said[0]
     if isinstance(answer, BaseException):
         raise answer
