@@ -152,10 +152,7 @@ def _account_problems(asked: Asked) -> Iterator[Problem]:
         yield Problem("email", "email", sentence, shown(email))
         email = None
     first: tuple[str, str] | None = None
-    for name in ASSET_FIELDS:
-        account = account_in(asked.values.get(name))
-        if account is None:
-            continue
+    for name, account in _accounts_of_assets(asked.values):
         if first is None:
             first = (name, account)
         elif account.casefold() != first[1].casefold():
@@ -173,7 +170,14 @@ def _account_problems(asked: Asked) -> Iterator[Problem]:
 def _account(values: Mapping[str, object]) -> str | None:
     """The assets' spelling of the account wins where `email` differs from it in capitals only."""
     email = values.get("email")
-    of_assets = next((account for name in ASSET_FIELDS if (account := account_in(values.get(name)))), None)
+    of_assets = next((account for _, account in _accounts_of_assets(values)), None)
     if isinstance(email, str) and (of_assets is None or email.casefold() != of_assets.casefold()):
         return email
     return of_assets
+
+
+def _accounts_of_assets(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """(field, account) for every asset; an unknown field counts too, for a model of tomorrow may take assets in new ones."""
+    for name, value in values.items():
+        if (name in ASSET_FIELDS or name not in FIELDS) and (account := account_in(value)) is not None:
+            yield name, account

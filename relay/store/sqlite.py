@@ -7,7 +7,6 @@ either: readers are `query_only`, and a lock beside the file keeps a second proc
 import asyncio
 import fcntl
 import os
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ import aiosqlite
 from relay.core.event import Event
 from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Unavailable
+from relay.store.driver import sqlite3
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.statements import loaded, queries, writes
@@ -29,6 +29,7 @@ R = TypeVar("R")
 READERS: Final = 2
 CACHE_KIB: Final = 16 * 1024
 WAL_PAGES: Final = 1_000
+ITER_CHUNK_SIZE: Final = 64
 # SQLite's errors that one happening's values cause; every other one concerns the file, and so the whole group.
 _OF_ONE: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
@@ -113,7 +114,10 @@ async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Co
 
 
 def _reader(path: Path) -> aiosqlite.Connection:
-    return aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    # Not `aiosqlite.connect`, which knows Python's own library only.
+    return aiosqlite.Connection(
+        lambda: sqlite3.connect(path, isolation_level=None, cached_statements=256), iter_chunk_size=ITER_CHUNK_SIZE
+    )
 
 
 async def _only_read(connection: aiosqlite.Connection) -> None:

@@ -461,6 +461,12 @@ def test_the_account_is_pinned_by_email_or_by_assets_or_not_at_all() -> None:
     assert dropin({"model": "gen4.5", "imageAssetId1": asset(1)}, "off").account == "me@example.com"
 
 
+def test_an_asset_in_an_unknown_field_pins_the_account_too() -> None:
+    assert dropin({"model": "gen9", "imageAssetId12": asset(1)}).account == "me@example.com"
+    assert dropin({"model": "gen9", "imageAssetId12": asset(1), "email": "you@example.com"}).refused
+    assert native({"model": "gen4.5", "text_prompt": asset(1)}).account is None
+
+
 def test_capitals_do_not_make_another_account() -> None:
     answer = native({"model": "gen4.5", "email": "ME@example.com", "imageAssetId1": asset(1)})
     assert not answer.refused

@@ -123,7 +123,7 @@ def test_the_table_command_prints_every_model_and_ends_well(capsys: pytest.Captu
     assert table.main() == 0
     printed = capsys.readouterr().out
     assert all(model in printed and rule in printed for model in JUDGE.page.models for rule in RULES)
-    assert ", 0 not as the page says" not in printed.splitlines()[0]
+    assert "refused, 0 not as the page says" in printed.splitlines()[-1]
 
 
 def test_the_table_command_fails_on_an_answer_that_is_not_the_pages(

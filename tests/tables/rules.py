@@ -79,10 +79,8 @@ def main() -> int:
     every = [cell for row in cells.values() for cell in row.values()]
     mistakes = [mistake for cell in every for mistake in cell.mistakes]
     accepted, refused = sum(cell.accepted for cell in every), sum(cell.refused for cell in every)
-    print(
-        f"{len(judge.page.models)} models, {len(RULES)} rules: {accepted + refused} requests tried, {accepted} accepted,"
-    )
-    print(f"{refused} refused, {len(mistakes)} not as the page says")
+    print(f"{len(judge.page.models)} models, {len(RULES)} rules: {accepted + refused} requests tried,")
+    print(f"{accepted} accepted, {refused} refused, {len(mistakes)} not as the page says")
     for mistake in mistakes[:MISTAKES_SHOWN]:
         print("  " + mistake)
     return 1 if mistakes else 0
