@@ -136,6 +136,14 @@ def test_no_signature_text_is_taken_or_makes_verify_raise(text: str) -> None:
     assert not Vault(KEY).verify(b"message", text, "artifact")
 
 
+def test_a_signers_private_key_is_the_same_every_time_and_another_for_every_key_and_purpose() -> None:
+    seeds = {
+        Vault(key).ed25519_seed(purpose) for key in (KEY, OLD_KEY) for purpose in ("webhooks", "other") for _ in "ab"
+    }
+    assert len(seeds) == 4
+    assert {len(seed) for seed in seeds} == {32}
+
+
 def test_a_signature_can_stand_in_an_address_as_it_is() -> None:
     signed = Vault(KEY).sign(b"message", "artifact")
     assert len(signed) == 43
@@ -173,6 +181,7 @@ def test_a_token_is_hashed_with_sha_256() -> None:
 def test_a_new_webhook_secret_is_one_that_subscribers_may_bring_themselves() -> None:
     made = new_webhook_secret()
     signature.check_secret(made)
+    assert len(base64.b64decode(made.removeprefix("whsec_"))) == 32
     assert made != new_webhook_secret()
 
 

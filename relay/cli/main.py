@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "serve": ("relay.cli.serve", "Run the relay, with the settings of the environment."),
     "sandbox": ("relay.cli.sandbox", "Run the imitated upstream."),
     "dev": ("relay.cli.dev", "Run relay, sandbox and a subscriber together, to try things out."),
+    "doctor": ("relay.cli.doctor", "Check settings, database, SQLite's version, key and disk."),
     "models": ("relay.cli.catalogue", "List the models and what they take, or show one of them."),
     "trigger": ("relay.cli.trigger", "Set up a named situation at the sandbox, and send a job into it."),
     "demo": ("relay.cli.demo", "Send one job on the whole journey, and show it."),

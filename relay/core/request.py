@@ -177,7 +177,7 @@ def _account(values: Mapping[str, object]) -> str | None:
 
 
 def _accounts_of_assets(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """(field, account) for every asset; an unknown field counts too, for a model of tomorrow may take assets in new ones."""
+    """(field, account) for every asset, those in unknown fields too: tomorrow's models may take assets in new ones."""
     for name, value in values.items():
         if (name in ASSET_FIELDS or name not in FIELDS) and (account := account_in(value)) is not None:
             yield name, account

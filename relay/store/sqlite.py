@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -111,6 +112,31 @@ async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Co
         except (OSError, sqlite3.Error) as error:
             raise _cannot_open(path, error) from error
         return SqliteStore(file, thread, readers, committed, stack.pop_all())
+
+
+def look(path: Path) -> str:
+    """A sentence about an existing database, read only; `ConfigurationError` when no relay could use it."""
+    try:
+        lock = _lock(path)
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            return f"{path} is in use by a running relay"
+        raise
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _cannot_open(path, error) from error
+    finally:
+        os.close(lock)
+    if sound != "ok":
+        raise ConfigurationError(f"the database {path} is damaged: {sound}")
+    missing = len(pending("sqlite", version))
+    return f"{path} is sound, schema {version}{f', {missing} steps to come at the next start' if missing else ''}"
 
 
 def _reader(path: Path) -> aiosqlite.Connection:

@@ -22,6 +22,7 @@ def routes() -> list[Route]:
         door("GET", "/v1/jobs", jobs.index, "submit", "read"),
         door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read"),
         door("GET", "/v1/jobs/{id}/events", stream.of_job, "submit", "read"),
+        door("GET", "/v1/jobs/{id}/why", history.why, "submit", "read"),
         door("GET", "/v1/jobs/{id}/callbacks", history.callbacks, "submit", "read"),
         door("GET", "/v1/jobs/{id}/deliveries", subscriptions.deliveries_of_job, "submit", "read"),
         door("GET", "/v1/events", stream.of_all, "submit", "read"),

@@ -9,8 +9,10 @@ from starlette.responses import Response
 from relay.core.job import iso
 from relay.core.ledger import Callback, Quarantined
 from relay.core.signature import public_key_text
-from relay.store.contract import PAGE_MAX
+from relay.core.why import explain
+from relay.store.contract import PAGE_MAX, DeliveryFilter
 from relay.vault import WEBHOOK_KEY
+from relay.web.forecast import outlook_of
 from relay.web.jobs import find
 from relay.web.problem import Json, read_query, whole
 
@@ -38,6 +40,26 @@ async def callbacks(request: Request) -> Response:
         for callback in page
     ]
     return Json({"data": data, "next": str(page[-1].seq) if len(found) > limit else None})
+
+
+async def why(request: Request) -> Response:
+    """What a job has done, waits for and will do next, in sentences and with the facts behind them."""
+    state: Any = request.app.state
+    read_query(request)
+    job = await find(request, request.path_params["id"])
+    deliveries = await state.store.deliveries(DeliveryFilter(job_id=(job.id,)), None, PAGE_MAX)
+    return Json(
+        explain(
+            job,
+            await state.store.attempts(job.id),
+            deliveries,
+            await state.store.accounts(),
+            await state.store.busy(),
+            await outlook_of(state, job),
+            now_ms=state.clock.now_ms(),
+            in_doubt_after_s=state.settings.in_doubt_after,
+        )
+    )
 
 
 async def quarantine(request: Request) -> Response:

@@ -47,6 +47,13 @@ def ids(events: Sequence[Frame | dict[str, Any]]) -> list[str]:
     return [str(event.id if isinstance(event, Frame) else event["id"]) for event in events]
 
 
+def without_addresses(event: dict[str, Any]) -> dict[str, Any]:
+    """An event without what is made anew at every read."""
+    job = event["data"]["job"]
+    artifacts = [artifact | {"url": None, "previewUrls": None} for artifact in job["artifacts"]]
+    return event | {"data": {"job": job | {"artifacts": artifacts}}}
+
+
 async def open_frame(connection: Wire) -> dict[str, Any]:
     frame = await connection.event()
     assert frame is not None
@@ -83,7 +90,8 @@ async def test_the_stream_of_a_job_begins_at_its_beginning_and_ends_with_its_end
     assert connection.ended
     assert events[0].event == "job.queued"
     assert events[-1].event == "job.succeeded"
-    assert [frame.data for frame in events] == await listed(here, path_of(ended))
+    shown = [without_addresses(frame.data) for frame in events]
+    assert shown == [without_addresses(event) for event in await listed(here, path_of(ended))]
     assert all(frame.id == frame.data["id"] and frame.event == frame.data["type"] for frame in events)
     numbers = [int(id_.rpartition("-")[2]) for id_ in ids(events)]
     assert numbers == sorted(set(numbers))
@@ -453,7 +461,4 @@ async def test_all_doors_tell_the_same_events_with_the_same_ids(tmp_path: Path) 
 
     for body in by_webhook:
         for other in (by_stream[body["id"]], by_list[body["id"]]):
-            for event in (body, other):  # addresses are made anew at every read
-                for artifact in event["data"]["job"]["artifacts"]:
-                    artifact |= {"url": None, "previewUrls": None}
-            assert body == other
+            assert without_addresses(body) == without_addresses(other)

@@ -7,7 +7,6 @@ import pytest
 from relay.core.accounts import SeenAccount
 from relay.core.outcome import Unanswered
 from relay.work.accounts import REFRESH_MS, RETRY_MS, AccountKeeper
-from relay.work.janitor import EVERY_MS, Janitor
 from tests.work.bench import EMAIL, Bench, bench, steps
 
 pytestmark = pytest.mark.anyio
@@ -77,16 +76,3 @@ async def test_a_clock_that_was_set_back_does_not_put_the_next_look_off(tmp_path
         await steps(worker)
 
         assert await slots(here) == {EMAIL: 1}
-
-
-async def test_the_quarantine_is_trimmed_once_a_minute(tmp_path: Path) -> None:
-    async with bench(tmp_path) as here:
-        janitor = Janitor(here.store, here.feed, here.clock)
-        first_ms = await janitor.step()
-        again_ms = await janitor.step()
-        here.clock.advance(EVERY_MS / 1000)
-        later_ms = await janitor.step()
-
-        assert first_ms == again_ms
-        assert first_ms is not None
-        assert later_ms == first_ms + EVERY_MS

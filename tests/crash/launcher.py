@@ -1,0 +1,204 @@
+"""Runs `relay serve` with a store that is made to break; the crash tests start it in the place of the command.
+
+    python -m tests.crash.launcher PLAN     one relay in this process, under a plan (JSON)
+    python -m tests.crash.launcher          forks a relay for each line of JSON on stdin, and says how it goes on stdout
+
+Forking pays for the interpreter and the imports once, so that a thousand kills take minutes. Everything that is changed
+here is changed from outside: the product has no switch for any of it.
+"""
+
+import asyncio
+import functools
+import json
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import uvicorn.lifespan.on
+import uvicorn.protocols.http.httptools_impl
+import uvloop  # noqa: F401 # loaded here, before the forks
+from starlette.applications import Starlette
+
+import relay.cli.serve
+from relay import settings
+from relay.cli import main
+from relay.core import submitting, watch
+from relay.node import Node
+from relay.store import sqlite
+
+LOG = "relay.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is different from the real relay.
+
+    `kill_at`: the process dies at this step of its writing connection: before each statement, and right after each
+    commit. `pragmas` are set after those of the store. `broken` names a defect of `Watched`. The others shorten waits.
+    """
+
+    kill_at: int | None = None
+    pragmas: tuple[str, ...] = ()
+    broken: str | None = None
+    ask_every_ms: int | None = None
+    in_doubt_after_s: int | None = None
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Watched(sqlite3.Connection):
+    """The writing connection: counts its steps, dies at one of them, and has one of these defects:
+
+    `late_commit`     callbacks are answered before their COMMIT, which comes with the next statement
+    `no_savepoint`    a happening that fails leaves behind what it had already written
+    `no_rollback`     a transaction that failed stays open
+    """
+
+    plan = Plan()
+    _steps = 0
+    _holds_callback = False
+    _owes_commit = False
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self._step()
+        if self._owes_commit:
+            self._owes_commit = False
+            super().execute("COMMIT")
+        if self._left_out(sql):
+            return self.cursor()
+        self._holds_callback |= sql.startswith("INSERT INTO callbacks")
+        if sql == "COMMIT" and self._holds_callback and self.plan.broken == "late_commit":
+            self._holds_callback, self._owes_commit = False, True
+            return self.cursor()
+        found = super().execute(sql, *values)
+        if sql == "COMMIT":
+            self._step()
+        return found
+
+    def executescript(self, script: str) -> sqlite3.Cursor:
+        self._step()
+        found = super().executescript(script)
+        self._step()
+        return found
+
+    def _left_out(self, sql: str) -> bool:
+        match self.plan.broken:
+            case "no_savepoint":
+                return sql in ("SAVEPOINT one", "RELEASE one", "ROLLBACK TO one")
+            case "no_rollback":
+                return sql == "ROLLBACK"
+        return False
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps == self.plan.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def serve(plan: Plan) -> None:
+    """`relay serve` under `plan`."""
+    _watch(plan)
+    _hurry(plan)
+    sys.argv = ["relay", "serve"]
+    main.main()
+
+
+def _watch(plan: Plan) -> None:
+    Watched.plan = plan
+    seen = ModuleType("sqlite3")
+    vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
+    sqlite.sqlite3 = seen  # type: ignore[attr-defined]
+    prepare = sqlite._WritingFile._prepare
+
+    def prepared(file: sqlite._WritingFile) -> None:
+        prepare(file)
+        for pragma in plan.pragmas:
+            file._sql.execute(f"PRAGMA {pragma}")
+
+    sqlite._WritingFile._prepare = prepared  # type: ignore[method-assign]
+
+
+def _hurry(plan: Plan) -> None:
+    if plan.ask_every_ms is not None:
+        watch.ASK_EVERY_MS = submitting.ASK_EVERY_MS = plan.ask_every_ms  # type: ignore[misc]
+    if plan.in_doubt_after_s is not None:
+        load, sooner = settings.load, {"in_doubt_after": plan.in_doubt_after_s}
+        settings.load = lambda: load().model_copy(update=sooner)
+
+
+def nursery() -> None:
+    """Fork a relay for each line of stdin, one at a time: {"begun": pid}, {"ready": pid}, {"ended": pid, "code"}."""
+    living: set[int] = set()
+
+    def reap(number: int, frame: FrameType | None) -> None:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            living.discard(pid)
+            say(1, ended=pid, code=os.waitstatus_to_exitcode(status))
+
+    signal.signal(signal.SIGCHLD, reap)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            be_relay(**order)
+        living.add(pid)
+        say(1, begun=pid)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+
+
+def say(to: int, **what: int) -> None:
+    os.write(to, json.dumps(what).encode() + b"\n")
+
+
+def be_relay(folder: str, environment: dict[str, str], plan: dict[str, Any]) -> None:
+    """The child: a relay in `folder`, with a log of its own there, that says when it is ready."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        to = os.dup(1)
+        log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _announce(to)
+        serve(_plan(plan))
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _announce(to: int) -> None:
+    start = Node._start
+
+    async def started(node: Node, app: Starlette, stack: AsyncExitStack) -> None:
+        await start(node, app, stack)
+        say(to, ready=os.getpid())
+
+    Node._start = started  # type: ignore[method-assign]
+
+
+def _plan(values: dict[str, Any]) -> Plan:
+    return Plan(**values | {"pragmas": tuple(values.get("pragmas", ()))})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        serve(_plan(json.loads(sys.argv[1])))
+    else:
+        nursery()

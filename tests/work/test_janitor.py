@@ -1,0 +1,42 @@
+"""The quarantine stays within its bounds, the oldest go first."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.core.receiving import CallbackReceived
+from relay.vault import hash_token
+from relay.work import janitor
+from relay.work.janitor import EVERY_MS, Janitor
+from tests.work.bench import bench
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_oldest_of_too_many_go_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "QUARANTINE_MAX_ENTRIES", 2)
+    async with bench(tmp_path) as here:
+        attempt = await here.running()
+        worker = Janitor(here.store, here.feed, here.clock)
+        first_ms = await worker.step()
+        for n in range(4):
+            received = CallbackReceived(
+                token_hash=hash_token(attempt.job_id),
+                body=b"not a task",
+                sha256=str(n),
+                size_bytes=10,
+                content_type="text/plain",
+                report=None,
+                at_ms=here.clock.now_ms(),
+            )
+            assert await here.store.apply(received) == "quarantined"
+        again_ms = await worker.step()
+        kept_before = await here.store.quarantine(None, 10)
+        here.clock.advance(EVERY_MS / 1000)
+        later_ms = await worker.step()
+        kept_after = await here.store.quarantine(None, 10)
+
+    assert first_ms == again_ms == here.clock.now_ms()
+    assert later_ms == here.clock.now_ms() + EVERY_MS
+    assert [row.sha256 for row in kept_before] == ["3", "2", "1", "0"]
+    assert [row.sha256 for row in kept_after] == ["3", "2"]
