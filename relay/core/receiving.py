@@ -89,8 +89,6 @@ class CallbackReceived(Happening[Received]):
 
     def _hint(self, draft: Draft, job: Job, attempt: Attempt, report: Report) -> tuple[Attempt, str]:
         """What a callback may do: show progress, and make the relay ask."""
-        if job.final:
-            return attempt, "late: the job had already ended"
         if not attempt.occupying:
             return attempt, "late: the attempt had already ended"
         if attempt.state != "created":

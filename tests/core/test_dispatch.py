@@ -22,7 +22,9 @@ def free(*ids: str) -> list[Waiting]:
 
 
 def test_the_first_waiting_job_goes_to_the_account_with_most_room() -> None:
-    assert choose(NOW_MS, [account(A, 2), account(B, 3)], {B: 2}, free("1", "2")) == Submit("1", A)
+    accounts = [account(A, 2), account(B, 4)]
+    assert choose(NOW_MS, accounts, {B: 1}, free("1", "2")) == Submit("1", B)
+    assert choose(NOW_MS, accounts, {B: 3}, free("1", "2")) == Submit("1", A)
 
 
 def test_equal_room_is_given_in_the_order_of_names() -> None:

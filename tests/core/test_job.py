@@ -116,18 +116,20 @@ def test_times_are_iso_8601_in_utc_with_milliseconds() -> None:
     assert jobs.iso(None) is None
 
 
+def film(count: int, previews: int) -> list[dict[str, Any]]:
+    """So many artifacts with so many previews each, as a report gives them."""
+    return list(report("SUCCEEDED", artifacts=[VIDEO | {"previewUrls": ["https://x/y"] * previews}] * count).artifacts)
+
+
 @pytest.mark.parametrize(
     "long",
     [
-        {
-            "artifacts": list(
-                report("SUCCEEDED", artifacts=[VIDEO | {"previewUrls": ["https://x/" * 9] * 12}] * 20).artifacts
-            )
-        },
+        {"artifacts": film(20, 12)},
+        {"artifacts": film(10, 8)},
         {"problems": [{"field": "f", "given": "🎬" * 80, "message": "m" * 400}] * 40},
         {"state": "failed", "error": jobs.error("moderated", "🎬" * 2_000, reason="\x01" * 2_000)},
     ],
-    ids=["artifacts", "problems", "error"],
+    ids=["artifacts", "addresses", "problems", "error"],
 )
 def test_the_event_view_stays_within_its_bound_when_it_is_rendered(long: dict[str, Any]) -> None:
     big = done(reply_ref="🎬" * 1_024, **long)

@@ -1,5 +1,6 @@
 """Callbacks are hints and answers are results, in whatever order they come."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,7 +256,11 @@ def test_a_task_that_is_seen_again_was_never_lost() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "wait_s"),
-    [(Unanswered("time-out"), 30), (Unanswered("slow down", throttled=True), 60), (report(taskId=OTHER_TASK_ID), 30)],
+    [
+        (Unanswered("time-out"), 30),
+        (Unanswered("slow down", throttled=True), 60),
+        (report("SUCCEEDED", taskId=OTHER_TASK_ID), 30),
+    ],
 )
 def test_an_answer_that_says_nothing_about_the_task_is_asked_for_again(
     answer: Report | TaskAnswer, wait_s: int
@@ -271,6 +276,26 @@ def test_the_end_of_a_task_opens_its_account_at_once_unless_it_is_parked(parked:
     memory.keep(account(retry_at_ms=NOW_MS + 50_000, parked=parked))
     memory.apply(asked(report("SUCCEEDED", "1")))
     assert memory.all(Account)[0].retry_at_ms == retry_at_ms
+
+
+@pytest.mark.parametrize("state", ["sending", "unknown", "not_created", "ended"])
+def test_an_answer_about_an_attempt_whose_task_nobody_has_named_or_that_is_over_changes_nothing(state: Any) -> None:
+    memory = running(state=state)
+    before = memory.job, memory.attempt
+    for answer in (report("SUCCEEDED", "1"), failed(), Missing()):
+        memory.apply(asked(answer))
+    assert (memory.job, memory.attempt, memory.events) == (*before, [])
+
+
+def test_the_task_of_a_cancelled_job_is_asked_after_for_its_slot_and_tells_nobody() -> None:
+    memory = running()
+    memory.keep(replace(memory.job, state="cancelled", finished_at_ms=NOW_MS))
+    before = memory.job
+    memory.apply(callback(task_body("RUNNING", "0.9")))
+    memory.apply(callback(task_body("SUCCEEDED", "1"), NOW_MS + 1))
+    assert (memory.attempt.ask_at_ms, memory.effects) == (NOW_MS + 1, ["late", "hint"])
+    memory.apply(asked(report("SUCCEEDED", "1"), NOW_MS + 2))
+    assert (memory.attempt.state, memory.job, memory.events) == ("ended", before, [])
 
 
 def test_nothing_changes_a_job_that_has_ended() -> None:

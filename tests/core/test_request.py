@@ -137,6 +137,68 @@ SENTENCES: list[tuple[dict[str, Any], str, object]] = [
     ({"model": "gen4.5", "audio": 1}, "audio must be true or false, not 1", "true or false"),
     ({"model": "gen4.5", "text_prompt": ["x"]}, "text_prompt must be text, not a list", "text"),
     ({}, "model is required: see GET /v1/models", None),
+    (
+        {"model": "veo-3.1", "imageAssetId3": asset(3)},
+        "imageAssetId3 is not taken by veo-3.1: it takes 2 images, in imageAssetId1 and imageAssetId2",
+        ["imageAssetId1", "imageAssetId2"],
+    ),
+    (
+        {"model": "gen4.5", "imageAssetId3": asset(3)},
+        "imageAssetId3 is not taken by gen4.5: it takes one image, in imageAssetId1",
+        ["imageAssetId1"],
+    ),
+    (
+        {"model": "kling-o3-4k", "imageAssetId8": asset(8)},
+        "imageAssetId8 is not taken by kling-o3-4k: it takes 7 images, in imageAssetId1 to imageAssetId7",
+        [f"imageAssetId{number}" for number in range(1, 8)],
+    ),
+    ({"model": "kling-o3-4k"} | videos(1), "videoAssetId is not taken by kling-o3-4k: it takes no videos", []),
+    (
+        {"model": "kling-o3-pro"} | videos(2),
+        "videoAssetId2 is not taken by kling-o3-pro: it takes one video, in videoAssetId",
+        ["videoAssetId"],
+    ),
+    (
+        {"model": "gen4", "text_prompt": "x"},
+        "imageAssetId1 is required by gen4: it does not render without a reference image",
+        "asset id",
+    ),
+    (
+        {"model": "seedance-2"} | images(9) | videos(3),
+        "seedance-2 takes at most 11 references, images and videos together: 12 given",
+        11,
+    ),
+    (
+        {"model": "kling-3.0-pro", "multishot_prompt_6": "x"},
+        "multishot_prompt_6 is not taken by kling-3.0-pro: it takes shots 1 to 5",
+        [],
+    ),
+    (
+        {"model": "gen4.5", "multishot_prompt_1": "x"},
+        "multishot_prompt_1 is not taken by gen4.5: it takes no multishot",
+        [],
+    ),
+    (
+        {"model": "kling-o3-pro"} | shots(3, 3, 3, 3) | {"multishot_prompt_3": None, "multishot_duration_3": None},
+        "shots are numbered from 1 without a gap: shot 4 is given and shot 3 is not",
+        [1, 2, 3],
+    ),
+    ({"model": "kling-o3-pro"} | shots(3), "kling-o3-pro takes 2 to 6 shots: 1 given", {"from": 2, "to": 6}),
+    (
+        {"model": "kling-o3-pro", "endFrameAssetId": asset(2), "startFrameAssetId": asset(1)} | shots(3, 3),
+        "endFrameAssetId cannot be combined with multishot_prompt_1: multishot takes startFrameAssetId at most",
+        [],
+    ),
+    (
+        {"model": "kling-o3-pro", "startFrameAssetId": asset(1)} | videos(1),
+        "startFrameAssetId cannot be combined with videoAssetId: a video that is edited takes reference images only",
+        [],
+    ),
+    (
+        {"model": "seedance-2", "startFrameAssetId": asset(1)} | images(1),
+        "startFrameAssetId cannot be combined with imageAssetId1: seedance-2 takes keyframes or references, not both",
+        [],
+    ),
 ]
 
 
@@ -147,6 +209,30 @@ def test_a_problem_says_what_was_given_and_what_is_allowed(request_: Any, senten
     problem = only_problem(native(request_))
     assert problem.message == sentence
     assert problem.allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "rule"),
+    [
+        (shots(3), "multishot_prompt_1", "shot_count"),
+        (shots(5, 5, 6), "multishot_duration_3", "shots_total"),
+        (shots(3, 3) | {"multishot_duration_2": None}, "multishot_duration_2", "required"),
+        (shots(3, 3) | {"multishot_prompt_1": None}, "multishot_prompt_1", "required"),
+        (shots(3, 3) | {"multishot_prompt_2": ""}, "multishot_prompt_2", "required"),
+        (shots(3, 13), "multishot_duration_2", "not_offered"),
+        (
+            shots(3, 3, 3) | {"multishot_prompt_2": None, "multishot_duration_2": None},
+            "multishot_prompt_2",
+            "contiguous",
+        ),
+        (images(5) | videos(1), "imageAssetId5", "edit_images"),
+        ({"endFrameAssetId": asset(1)}, "endFrameAssetId", "needs_start_frame"),
+        ({"endFrameAssetId": asset(1), "startFrameAssetId": asset(2)} | images(1), "endFrameAssetId", "excludes"),
+    ],
+)
+def test_a_problem_of_fields_together_names_the_one_to_change(change: dict[str, Any], field: str, rule: str) -> None:
+    answer = native({"model": "kling-o3-pro"} | change)
+    assert (answer.problems[0].field, answer.problems[0].rule) == (field, rule)
 
 
 def test_motion_control_refuses_what_it_inherits() -> None:
@@ -206,6 +292,12 @@ def test_a_field_under_its_old_name_is_not_called_missing_as_well() -> None:
 
 def test_an_old_frame_is_today_a_keyframe_where_the_model_has_those() -> None:
     assert only_problem(dropin({"model": "seedance-2", "firstImage_assetId": "x"})).allowed == "startFrameAssetId"
+
+
+def test_an_empty_slot_is_named_once_and_not_without_end() -> None:
+    assert len(native({"model": "seedance-2", "text_prompt": "@IMG_2 or @IMG_2"}).problems) == 1
+    many = " ".join(f"@IMG_{number}" for number in range(12, 300))
+    assert len(native({"model": "seedance-2", "text_prompt": many}).problems) == 20
 
 
 def test_what_was_given_is_cut_to_eighty_characters() -> None:

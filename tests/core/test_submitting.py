@@ -9,7 +9,7 @@ from relay.core.accounts import AccountsListed, SeenAccount
 from relay.core.dispatch import Account
 from relay.core.job import Attempt
 from relay.core.outcome import BadToken, Busy, NoCredits, NotSent, Outcome, Refused, RunningTask, Unknown
-from relay.core.submitting import FAILED_ATTEMPTS_KEPT, JobStranded
+from relay.core.submitting import FAILED_ATTEMPTS_KEPT, CreateAnswered, JobGivenUp, JobStranded
 from relay.core.task import named
 from relay.errors import LimitReached
 from tests.core.builders import (
@@ -276,6 +276,25 @@ def test_a_job_that_can_run_elsewhere_or_runs_is_not_stranded(changes: dict[str,
     memory = Memory(job(**changes))
     memory.apply(JobStranded(JOB_ID, EMAIL, NOW_MS))
     assert memory.job == replace(job(**changes), seq=memory.job.seq)
+
+
+def test_a_job_that_nobody_waits_for_any_longer_fails_while_it_is_queued_and_not_later() -> None:
+    given_up = JobGivenUp(JOB_ID, "deadline", "too late", NOW_MS)
+    memory = Memory(job())
+    memory.apply(given_up)
+    assert memory.job.error is not None
+    assert (memory.job.state, memory.job.error["code"], memory.types) == ("failed", "deadline", ["failed"])
+    memory = in_doubt()
+    memory.apply(given_up)
+    assert memory.job.state == "in_doubt"
+
+
+def test_the_task_id_of_the_create_answer_is_the_upstreams_where_it_is_known() -> None:
+    memory = sending()
+    memory.apply(CreateAnswered(JOB_ID, NOW_MS))
+    assert memory.job.task_id == job().task_id
+    memory.apply_all(answered(accepted()), CreateAnswered(JOB_ID, NOW_MS))
+    assert (memory.job.task_id, memory.job.state) == (TASK_ID, "running")
 
 
 def test_the_list_of_accounts_gives_slots_parks_the_broken_and_takes_the_slots_of_those_gone() -> None:

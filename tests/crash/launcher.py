@@ -7,25 +7,21 @@ Forking pays for the interpreter and the imports once, so that a thousand kills 
 here is changed from outside: the product has no switch for any of it.
 """
 
-import asyncio
 import functools
+import importlib
 import json
 import os
 import signal
 import sqlite3
 import sys
+import traceback
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-import uvicorn.lifespan.on
-import uvicorn.protocols.http.httptools_impl
-import uvloop  # noqa: F401 # loaded here, before the forks
 from starlette.applications import Starlette
 
-import relay.cli.serve
 from relay import settings
 from relay.cli import main
 from relay.core import submitting, watch
@@ -33,6 +29,8 @@ from relay.node import Node
 from relay.store import sqlite
 
 LOG = "relay.log"
+# What a relay imports late, loaded before the forks.
+LATE = ("relay.cli.serve", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +38,14 @@ class Plan:
     """What is different from the real relay.
 
     `kill_at`: the process dies at this step of its writing connection: before each statement, and right after each
-    commit. `pragmas` are set after those of the store. `broken` names a defect of `Watched`. The others shorten waits.
+    commit. `pragmas` are set after those of the store. `broken` names a defect of `Watched`. `impatient` is a relay
+    whose waits for the upstream are a tenth and less of what they are.
     """
 
     kill_at: int | None = None
     pragmas: tuple[str, ...] = ()
     broken: str | None = None
-    ask_every_ms: int | None = None
-    in_doubt_after_s: int | None = None
+    impatient: bool = False
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
@@ -105,7 +103,8 @@ class Watched(sqlite3.Connection):
 def serve(plan: Plan) -> None:
     """`relay serve` under `plan`."""
     _watch(plan)
-    _hurry(plan)
+    if plan.impatient:
+        _hurry()
     sys.argv = ["relay", "serve"]
     main.main()
 
@@ -114,7 +113,7 @@ def _watch(plan: Plan) -> None:
     Watched.plan = plan
     seen = ModuleType("sqlite3")
     vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
-    sqlite.sqlite3 = seen  # type: ignore[attr-defined]
+    _replace(sqlite, sqlite3=seen)
     prepare = sqlite._WritingFile._prepare
 
     def prepared(file: sqlite._WritingFile) -> None:
@@ -122,20 +121,22 @@ def _watch(plan: Plan) -> None:
         for pragma in plan.pragmas:
             file._sql.execute(f"PRAGMA {pragma}")
 
-    sqlite._WritingFile._prepare = prepared  # type: ignore[method-assign]
+    _replace(sqlite._WritingFile, _prepare=prepared)
 
 
-def _hurry(plan: Plan) -> None:
-    if plan.ask_every_ms is not None:
-        watch.ASK_EVERY_MS = submitting.ASK_EVERY_MS = plan.ask_every_ms  # type: ignore[misc]
-    if plan.in_doubt_after_s is not None:
-        load, sooner = settings.load, {"in_doubt_after": plan.in_doubt_after_s}
-        settings.load = lambda: load().model_copy(update=sooner)
+def _hurry() -> None:
+    for module in (watch, submitting):
+        _replace(module, ASK_EVERY_MS=300)
+    _replace(watch, HINT_STEPS_MS=(0, 50, 100, 200, 300), LOOK_STEPS_MS=(50, 100, 200, 200, 200), LOOK_EVERY_MS=300)
+    load = settings.load
+    _replace(settings, load=lambda: load().model_copy(update={"in_doubt_after": 2}))
 
 
 def nursery() -> None:
     """Fork a relay for each line of stdin, one at a time: {"begun": pid}, {"ready": pid}, {"ended": pid, "code"}."""
     living: set[int] = set()
+    for name in LATE:
+        importlib.import_module(name)
 
     def reap(number: int, frame: FrameType | None) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -178,6 +179,8 @@ def be_relay(folder: str, environment: dict[str, str], plan: dict[str, Any]) -> 
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -190,7 +193,12 @@ def _announce(to: int) -> None:
         await start(node, app, stack)
         say(to, ready=os.getpid())
 
-    Node._start = started  # type: ignore[method-assign]
+    _replace(Node, _start=started)
+
+
+def _replace(where: object, **what: object) -> None:
+    for name, value in what.items():
+        setattr(where, name, value)
 
 
 def _plan(values: dict[str, Any]) -> Plan:

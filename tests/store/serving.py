@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.core.job import Job
-from relay.core.ledger import Changes, Happening, Loaded, Needs
+from relay.core.ledger import Changes, Happening, Loaded, Needs, Record
 from relay.store.sqlite import SqliteStore, open_store
 from tests.core.builders import submitted
 
@@ -44,6 +44,19 @@ def queued(name: str, **changes: Any) -> Happening[Job]:
 async def apply_all(store: SqliteStore, *happenings: Happening[Any]) -> None:
     for happening in happenings:
         await store.apply(happening)
+
+
+@dataclass(frozen=True, slots=True)
+class Writes(Happening[None]):
+    """A happening that writes just these records."""
+
+    records: tuple[Record, ...]
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def decide(self, loaded: Loaded) -> Changes[None]:
+        return Changes(None, self.records)
 
 
 @dataclass(frozen=True, slots=True)

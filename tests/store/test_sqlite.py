@@ -1,10 +1,12 @@
 """The store on a real SQLite file: durable, grouped, alone on its file, and of one mind with the ledger."""
 
 import asyncio
-import sqlite3
+import contextlib
+import os
 import subprocess
 import sys
 from dataclasses import is_dataclass, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,9 +20,11 @@ from relay.core.delivering import DeliveryClaimed, SubscriptionSaved
 from relay.core.event import Event
 from relay.core.job import Job
 from relay.core.ledger import Happening
+from relay.core.submitting import AttemptStarted
 from relay.errors import ConfigurationError, LimitReached, Unavailable
 from relay.store import sqlite, writer
 from relay.store.contract import EventFilter, JobFilter
+from relay.store.driver import sqlite3
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.sqlite import SqliteStore, _WritingFile
 from tests.core.builders import (
@@ -31,6 +35,7 @@ from tests.core.builders import (
     answered,
     asked,
     callback,
+    job,
     looked,
     report,
     sent,
@@ -41,7 +46,7 @@ from tests.core.builders import (
 )
 from tests.core.memory import Memory
 from tests.core.test_ledger import answers, bodies, outcome_for, reports
-from tests.store.serving import Raises, apply_all, new_hex, opened, pragma, queued
+from tests.store.serving import Raises, Writes, apply_all, new_hex, opened, pragma, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +58,15 @@ async def everything(store: SqliteStore) -> list[list[Any]]:
 
 def bytes_in(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def open_files_in(folder: Path) -> list[str]:
+    """The files in `folder` that this process holds open."""
+    names = []
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            names.append(os.readlink(f"/proc/self/fd/{entry}"))
+    return [name for name in names if name.startswith(str(folder))]
 
 
 def modes_in(folder: Path) -> set[int]:
@@ -133,6 +147,15 @@ async def test_a_happening_that_fails_does_not_fail_its_neighbours_and_leaves_no
         assert [type(result) for result in results] == kinds
         assert [event.seq for event in await store.events_after(0, EventFilter(), 9)] == [1, 2]
         assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["d", "a"]
+
+
+async def test_of_a_happening_that_fails_half_way_nothing_is_written(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(queued("a"))
+        half = Writes((subscription(), job(id="b", task_id="task of a")))
+        results = await asyncio.gather(store.apply(half), store.apply(queued("c")), return_exceptions=True)
+        assert [type(result) for result in results] == [sqlite3.IntegrityError, Job]
+        assert await store.subscriptions() == []
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")])
@@ -248,6 +271,7 @@ async def test_a_store_whose_readers_cannot_be_opened_closes_what_it_had(
         with pytest.raises(ConfigurationError, match="out of memory"):
             async with opened(tmp_path / "relay.db"):
                 pass
+    assert open_files_in(tmp_path) == []
     async with opened(tmp_path / "relay.db") as store:
         await store.apply(submitted())
 
@@ -264,7 +288,7 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 numbers = st.integers(1, 3)
 moments = st.integers(NOW_MS, NOW_MS + 20_000_000)
 happenings: st.SearchStrategy[Happening[Any]] = st.one_of(
-    st.builds(started, moments, door=numbers.map("hash-{}".format)),
+    st.builds(started, moments),
     numbers.flatmap(lambda n: st.builds(answered, outcome_for(n), moments, number=st.just(n))),
     st.builds(callback, bodies, moments, door=numbers.map("hash-{}".format)),
     st.builds(asked, answers, moments, number=numbers),
@@ -280,11 +304,18 @@ def without_seq(record: Any) -> Any:
     return replace(record, seq=0) if numbered else record
 
 
+def with_own_doors(steps: list[Happening[Any]]) -> list[Happening[Any]]:
+    """Every attempt gets an address of its own, as those that chance makes are."""
+    doors = count(1)
+    return [replace(one, token_hash=f"hash-{next(doors)}") if isinstance(one, AttemptStarted) else one for one in steps]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(happenings, max_size=25))
 def test_the_file_comes_to_the_same_end_as_the_ledger_alone(some: list[Happening[Any]]) -> None:
     listed = AccountsListed((SeenAccount(EMAIL, 2),), NOW_MS)
-    steps: list[Happening[Any]] = [SubscriptionSaved(subscription()), listed, submitted(2), submitted(), *some]
+    first: list[Happening[Any]] = [SubscriptionSaved(subscription()), listed, submitted(2), submitted()]
+    steps = first + with_own_doors(some)
     memory = Memory(epoch=new_hex(8))
     with TemporaryDirectory() as folder:
         file = _WritingFile(Path(folder) / "relay.db", new_hex)
