@@ -44,6 +44,8 @@ class Node:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.feed = Feed()
+        # Most commits are progress, which only readers of the log want to know of.
+        self.work = Feed()
         self.workers: list[Worker] = []
         self.failure: RelayError | None = None
         self.app = build(self._lifespan)
@@ -74,7 +76,12 @@ class Node:
         settings, clock = self.settings, self.clock
         catalogue = load_catalogue(settings.catalogue)
         vault = Vault(_key(settings))
-        store = await open_store(settings.database_path, new_hex=new_hex, committed=self.feed.committed)
+        store = await open_store(
+            settings.database_path,
+            new_hex=new_hex,
+            committed=self.feed.committed,
+            for_workers=lambda: self.work.committed(self.feed.head),
+        )
         stack.push_async_callback(store.close)
         self.feed.committed(await store.head())
         upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value(), clock=clock)
@@ -87,15 +94,15 @@ class Node:
         in_doubt_after_s = float(settings.in_doubt_after)
         submitter = Submitter(
             store,
-            self.feed,
+            self.work,
             clock,
             upstream,
             callback_url=f"{settings.public_url}/callbacks" if settings.public_url else None,
             in_doubt_after_s=in_doubt_after_s,
         )
-        deliverer = Deliverer(store, self.feed, clock, sender, vault, addresses.of)
-        reconciler = Reconciler(store, self.feed, clock, upstream, in_doubt_after_s=in_doubt_after_s)
-        keeper = AccountKeeper(store, self.feed, clock, upstream, given=settings.accounts)
+        deliverer = Deliverer(store, self.work, clock, sender, vault, addresses.of)
+        reconciler = Reconciler(store, self.work, clock, upstream, in_doubt_after_s=in_doubt_after_s)
+        keeper = AccountKeeper(store, self.work, clock, upstream, given=settings.accounts)
         in_doubt, released = await submitter.recover(), await deliverer.recover()
         self._fill(
             app,
@@ -109,10 +116,13 @@ class Node:
             addresses=addresses,
             artifacts=artifacts,
             passage=_Passage(upstream),
-            guard=Guard(settings.admin_token.get_secret_value()),
+            guard=Guard(
+                settings.admin_token.get_secret_value(),
+                settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
+            ),
             streams=Streams(),
         )
-        self.workers = [keeper, submitter, reconciler, deliverer, Janitor(store, self.feed, clock)]
+        self.workers = [keeper, submitter, reconciler, deliverer, Janitor(store, self.work, clock)]
         stack.push_async_callback(self._stop_workers)
         for worker in self.workers:
             worker.start()

@@ -25,6 +25,7 @@ ENV_FILE: Final = ".env"
 TOML_FILE: Final = "relay.toml"
 ADMIN_TOKEN_MIN_CHARS: Final = 24
 SLOTS_MAX: Final = 10
+INBOX_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,200}")
 # For the client commands, which read them themselves.
 _OF_CLIENTS: Final = frozenset({"RELAY_URL", "RELAY_TOKEN"})
 _SECRET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=?")
@@ -116,6 +117,7 @@ class Settings(BaseSettings):
     catalogue: Path | None = None
     allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
     default_reply_url: SecretStr | None = None
+    callback_inbox_token: SecretStr | None = None
     dropin_wait: Annotated[int | None, BeforeValidator(_wait_s)] = "10m"  # type: ignore[assignment]
     queue_per_token: int = Field(100, ge=1, le=1_000_000)
     queue_max: int = Field(10_000, ge=1, le=1_000_000)
@@ -171,6 +173,13 @@ class Settings(BaseSettings):
     def _is_long(cls, token: SecretStr) -> SecretStr:
         if len(token.get_secret_value()) < ADMIN_TOKEN_MIN_CHARS:
             raise ValueError(f"must have at least {ADMIN_TOKEN_MIN_CHARS} characters")
+        return token
+
+    @field_validator("callback_inbox_token")
+    @classmethod
+    def _is_hard_to_guess(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not INBOX_TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError("must have 22 to 200 letters, digits, - or _, so that nobody guesses it")
         return token
 
     @field_validator("upstream_token")

@@ -85,10 +85,11 @@ class Wire:
     async def events(self, until: Callable[[Frame], bool] = lambda frame: False) -> list[Frame]:
         """Frames up to and with the first for which `until` holds, or up to the end of the stream."""
         found: list[Frame] = []
-        while (frame := await self.event()) is not None:
-            found.append(frame)
-            if until(frame):
-                break
+        async with asyncio.timeout(WAIT_S):
+            while (frame := await self.event()) is not None:
+                found.append(frame)
+                if until(frame):
+                    break
         return found
 
 

@@ -76,6 +76,11 @@ def of_job(job: Job, event_type: str, *, epoch: str, seq: int, at_ms: int) -> Ev
     )
 
 
+def of_operator(event_type: str, subject: str, reason: str, *, epoch: str, seq: int, at_ms: int) -> Event:
+    """An event for the operator; it belongs to no job."""
+    return Event(seq=seq, epoch=epoch, type=event_type, at_ms=at_ms, data={"subject": subject, "reason": reason})
+
+
 def render(event: Event, address: Address) -> dict[str, Any]:
     """The event as JSON for a reader, every artifact's address made now."""
     data = event.data

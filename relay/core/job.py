@@ -121,6 +121,7 @@ class Attempt:
     missing: int = 0
     missing_since_ms: int | None = None
     empty_since_ms: int | None = None
+    unconfirmed_at_ms: int | None = None
     callbacks: int = 0
     callback_bytes: int = 0
     detail: str | None = None

@@ -51,7 +51,21 @@ class Quarantined:
     body: bytes = field(metadata={"packed": True})
 
 
-Record = Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A task that somebody else submitted and the inbox named: asked about until the upstream answers for it."""
+
+    task_id: str
+    job_id: str
+    first_at_ms: int
+    ask_at_ms: int
+    asked: int = 0
+    missing: int = 0
+    callbacks: int = 0
+    callback_bytes: int = 0
+
+
+Record = Adoption | Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +74,7 @@ class Needs:
 
     job_id: str | None = None
     token_hash: str | None = None
+    upstream_task_id: str | None = None
     sha256: str | None = None
     delivery_id: str | None = None
     subscription_id: str | None = None
@@ -80,6 +95,8 @@ class Loaded:
     delivery: Delivery | None = None
     subscription: Subscription | None = None
     accounts: tuple[Account, ...] = ()
+    adoption: Adoption | None = None
+    adoptions: int = 0
     callback_seen: bool = False
     queued: int = 0
     queued_of_token: int = 0
@@ -93,11 +110,20 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Changes(Generic[R]):
-    """What is written: `puts` are inserted, or replace the row of the same key; `result` goes to the caller."""
+    """What is written: `puts` are inserted, or replace the row of the same key; `result` goes to the caller.
+
+    `quiet`: no worker has to look, unless a delivery is among it.
+    """
 
     result: R
     puts: tuple[Record, ...] = ()
     drops: tuple[Record, ...] = ()
+    quiet: bool = False
+
+    @property
+    def concerns_workers(self) -> bool:
+        """Whether a worker may have something to do because of this; `quiet` changes at most owe a delivery."""
+        return any(isinstance(record, Delivery) or not self.quiet for record in (*self.puts, *self.drops))
 
 
 class Happening(Generic[R]):
@@ -116,7 +142,13 @@ class IllegalStep(AssertionError):
     """A happening tried a way that the table of states does not have: a defect of ours, and nothing is written."""
 
 
-KEYS: Final[dict[type, str]] = {Callback: "", Quarantined: "", Attempt: "job_id number", Account: "email"}
+KEYS: Final[dict[type, str]] = {
+    Callback: "",
+    Quarantined: "",
+    Attempt: "job_id number",
+    Account: "email",
+    Adoption: "task_id",
+}
 
 
 class Draft:
@@ -147,6 +179,9 @@ class Draft:
         """Write an event about `job`, and owe it to every subscription that wants it, in the same transaction."""
         event = events.of_job(job, event_type, epoch=self._loaded.epoch, seq=self._next_seq, at_ms=at_ms)
         self._next_seq += 1
+        self._write(event)
+
+    def _write(self, event: Event) -> None:
         self.put(event)
         for subscription in self._loaded.subscriptions:
             if wants(subscription, event):
@@ -157,8 +192,16 @@ class Draft:
                 gone = {delivery.id for delivery in superseded}
                 self._open = [d for d in self._open if d.id not in gone] + [made]
 
-    def changes(self, result: R) -> Changes[R]:
-        return Changes(result, tuple(self._puts.values()), tuple(self._drops))
+    def warn(self, event_type: str, subject: str, reason: str, at_ms: int) -> None:
+        """Write an operator event, and owe it like all others."""
+        event = events.of_operator(
+            event_type, subject, reason, epoch=self._loaded.epoch, seq=self._next_seq, at_ms=at_ms
+        )
+        self._next_seq += 1
+        self._write(event)
+
+    def changes(self, result: R, *, quiet: bool = False) -> Changes[R]:
+        return Changes(result, tuple(self._puts.values()), tuple(self._drops), quiet)
 
 
 def check_step(before: State, after: State) -> None:

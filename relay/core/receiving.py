@@ -22,13 +22,12 @@ Received = Literal["stored", "duplicate", "quarantined", "unknown", "full"]
 
 
 @dataclass(frozen=True, slots=True)
-class CallbackReceived(Happening[Received]):
-    """A body came to a callback address. `report` is what could be read of it, None when it is not a task.
+class Arrived:
+    """A body that came to a callback door. `report` is what could be read of it, None when it is not a task.
 
     `body` is masked; `sha256` is that of the bytes as they came.
     """
 
-    token_hash: str
     body: bytes
     sha256: str
     size_bytes: int
@@ -36,90 +35,25 @@ class CallbackReceived(Happening[Received]):
     report: Report | None
     at_ms: int
 
-    def needs(self) -> Needs:
-        return Needs(token_hash=self.token_hash, sha256=self.sha256)
-
-    def decide(self, loaded: Loaded) -> Changes[Received]:
-        job, attempt = loaded.job, loaded.attempt_of_token(self.token_hash)
-        if job is None or attempt is None:
-            return nothing("unknown")
-        if job.finished_at_ms is not None and self.at_ms - job.finished_at_ms > TOKEN_OUTLIVES_JOB_MS:
-            return nothing("unknown")
-        if loaded.callback_seen:
-            return nothing("duplicate")
-        if attempt.callbacks >= CALLBACKS_MAX or attempt.callback_bytes + self.size_bytes > CALLBACK_BYTES_MAX:
-            return nothing("full")
-        draft = Draft(loaded)
-        attempt = replace(
-            attempt, callbacks=attempt.callbacks + 1, callback_bytes=attempt.callback_bytes + self.size_bytes
+    def callback(self, job_id: str, number: int, effect: str) -> Callback:
+        """The row of a report on an attempt."""
+        return Callback(
+            job_id=job_id,
+            number=number,
+            at_ms=self.at_ms,
+            content_type=self.content_type,
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            body=self.body,
+            status=(self.report and self.report.status) or None,
+            progress=self.report.progress if self.report else None,
+            effect=effect,
         )
-        reason = self._foreign(attempt)
-        if reason is not None or self.report is None:
-            draft.put(attempt)
-            draft.put(self._quarantined(job, reason or "not a task"))
-            return draft.changes("quarantined")
-        attempt, effect = self._hint(draft, job, attempt, self.report)
-        draft.put(attempt)
-        draft.put(
-            Callback(
-                job_id=job.id,
-                number=attempt.number,
-                at_ms=self.at_ms,
-                content_type=self.content_type,
-                sha256=self.sha256,
-                size_bytes=self.size_bytes,
-                body=self.body,
-                status=self.report.status or None,
-                progress=self.report.progress,
-                effect=effect,
-            )
-        )
-        return draft.changes("stored")
 
-    def _foreign(self, attempt: Attempt) -> str | None:
-        """Why this body cannot be about the attempt whose address it came to."""
-        report = self.report
-        if report is None:
-            return "not a task"
-        if report.reply_ref is not None and report.reply_ref != attempt.reply_ref:
-            return "another replyRef"
-        if report.task_id and attempt.upstream_task_id and report.task_id != attempt.upstream_task_id:
-            return "another taskId"
-        return None
-
-    def _hint(self, draft: Draft, job: Job, attempt: Attempt, report: Report) -> tuple[Attempt, str]:
-        """What a callback may do: show progress, and make the relay ask."""
-        if not attempt.occupying:
-            return attempt, "late: the attempt had already ended"
-        if attempt.state != "created":
-            return self._hint_before_named(attempt, report)
-        if report.final:
-            if attempt.hinted_at_ms is not None and attempt.asked < len(watch.HINT_STEPS_MS):
-                return attempt, "hint: the upstream is already being asked"
-            attempt = replace(attempt, hinted_at_ms=self.at_ms, asked=0, ask_at_ms=self.at_ms)
-            return attempt, "hint: the upstream is asked for the end"
-        if job.state != "running" or _stale(job, attempt, report):
-            return attempt, "late: something newer is known"
-        told = _show_progress(draft, job, report, self.at_ms)
-        if report.updated_at_ms is not None:
-            # Nothing can have been updated after now: a forged time must not make all that follow look late.
-            attempt = replace(attempt, reported_at_ms=min(report.updated_at_ms, self.at_ms))
-        return attempt, "progress" if told is not job else "nothing new"
-
-    def _hint_before_named(self, attempt: Attempt, report: Report) -> tuple[Attempt, str]:
-        """An id known from a callback alone binds nothing, but it says where to look, and that it is time to look."""
-        attempt = replace(
-            attempt,
-            hinted_task_id=report.task_id or attempt.hinted_task_id,
-            hinted_at_ms=self.at_ms if report.final else attempt.hinted_at_ms,
-        )
-        if attempt.state == "unknown":
-            return replace(attempt, ask_at_ms=self.at_ms), "hint: the attempt is looked for"
-        return attempt, "early: the upstream has not named the task yet"
-
-    def _quarantined(self, job: Job, reason: str) -> Quarantined:
+    def quarantined(self, job_id: str | None, reason: str) -> Quarantined:
+        """The row of a body that is no report on the task it came for."""
         return Quarantined(
-            job_id=job.id,
+            job_id=job_id,
             at_ms=self.at_ms,
             reason=reason,
             content_type=self.content_type,
@@ -127,6 +61,89 @@ class CallbackReceived(Happening[Received]):
             size_bytes=self.size_bytes,
             body=self.body,
         )
+
+    def counted(self, attempt: Attempt) -> Attempt:
+        """The attempt with this body in its counts."""
+        return replace(
+            attempt, callbacks=attempt.callbacks + 1, callback_bytes=attempt.callback_bytes + self.size_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackReceived(Happening[Received]):
+    """A body came to the callback address of an attempt."""
+
+    token_hash: str
+    arrived: Arrived
+
+    def needs(self) -> Needs:
+        return Needs(token_hash=self.token_hash, sha256=self.arrived.sha256)
+
+    def decide(self, loaded: Loaded) -> Changes[Received]:
+        job, attempt, arrived = loaded.job, loaded.attempt_of_token(self.token_hash), self.arrived
+        if job is None or attempt is None:
+            return nothing("unknown")
+        if job.finished_at_ms is not None and arrived.at_ms - job.finished_at_ms > TOKEN_OUTLIVES_JOB_MS:
+            return nothing("unknown")
+        if loaded.callback_seen:
+            return nothing("duplicate")
+        if attempt.callbacks >= CALLBACKS_MAX or attempt.callback_bytes + arrived.size_bytes > CALLBACK_BYTES_MAX:
+            return nothing("full")
+        draft = Draft(loaded)
+        attempt = arrived.counted(attempt)
+        reason = _foreign(attempt, arrived.report)
+        if reason is not None or arrived.report is None:
+            draft.put(attempt)
+            draft.put(arrived.quarantined(job.id, reason or "not a task"))
+            return draft.changes("quarantined")
+        hinted, effect = hint(draft, job, attempt, arrived.report, arrived.at_ms)
+        draft.put(hinted)
+        draft.put(arrived.callback(job.id, attempt.number, effect))
+        # Progress gives no worker anything to do, and most callbacks are progress.
+        return draft.changes("stored", quiet=hinted.ask_at_ms == attempt.ask_at_ms)
+
+
+def _foreign(attempt: Attempt, report: Report | None) -> str | None:
+    """Why this body cannot be about the attempt whose address it came to."""
+    if report is None:
+        return "not a task"
+    if report.reply_ref is not None and report.reply_ref != attempt.reply_ref:
+        return "another replyRef"
+    if report.task_id and attempt.upstream_task_id and report.task_id != attempt.upstream_task_id:
+        return "another taskId"
+    return None
+
+
+def hint(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -> tuple[Attempt, str]:
+    """What a callback may do: show progress, and make the relay ask. The attempt as it is now, and that in words."""
+    if not attempt.occupying:
+        return attempt, "late: the attempt had already ended"
+    if attempt.state != "created":
+        return _hint_before_named(attempt, report, at_ms)
+    if report.final:
+        if attempt.hinted_at_ms is not None and attempt.asked < len(watch.HINT_STEPS_MS):
+            return attempt, "hint: the upstream is already being asked"
+        attempt = replace(attempt, hinted_at_ms=at_ms, asked=0, ask_at_ms=at_ms)
+        return attempt, "hint: the upstream is asked for the end"
+    if job.state != "running" or _stale(job, attempt, report):
+        return attempt, "late: something newer is known"
+    told = _show_progress(draft, job, report, at_ms)
+    if report.updated_at_ms is not None:
+        # Nothing can have been updated after now: a forged time must not make all that follow look late.
+        attempt = replace(attempt, reported_at_ms=min(report.updated_at_ms, at_ms))
+    return attempt, "progress" if told is not job else "nothing new"
+
+
+def _hint_before_named(attempt: Attempt, report: Report, at_ms: int) -> tuple[Attempt, str]:
+    """An id known from a callback alone binds nothing, but it says where to look, and that it is time to look."""
+    attempt = replace(
+        attempt,
+        hinted_task_id=report.task_id or attempt.hinted_task_id,
+        hinted_at_ms=at_ms if report.final else attempt.hinted_at_ms,
+    )
+    if attempt.state == "unknown":
+        return replace(attempt, ask_at_ms=at_ms), "hint: the attempt is looked for"
+    return attempt, "early: the upstream has not named the task yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +172,18 @@ class TaskAnswered(Happening[Job | None]):
             case Unanswered(throttled=True):
                 draft.put(replace(attempt, ask_at_ms=self.at_ms + watch.THROTTLED_MS))
             case _:
+                attempt = self._perhaps_told(draft, job, attempt)
                 draft.put(replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, self.at_ms)))
         return draft.changes(job)
+
+    def _perhaps_told(self, draft: Draft, job: Job, attempt: Attempt) -> Attempt:
+        """A job that was reported as finished long ago, and that nobody can confirm, is told to the operator once."""
+        hinted_at_ms = attempt.hinted_at_ms
+        if hinted_at_ms is None or attempt.unconfirmed_at_ms or self.at_ms - hinted_at_ms < watch.UNCONFIRMED_AFTER_MS:
+            return attempt
+        reason = f"reported as finished at {jobs.iso(hinted_at_ms)}, waiting for the upstream to confirm"
+        draft.warn("job.unconfirmed", job.id, reason, self.at_ms)
+        return replace(attempt, unconfirmed_at_ms=self.at_ms)
 
     def _missing(self, draft: Draft, job: Job, attempt: Attempt, loaded: Loaded) -> Job:
         since_ms = attempt.missing_since_ms if attempt.missing_since_ms is not None else self.at_ms

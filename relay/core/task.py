@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic_core import from_json, to_json
+
 TASK_ID: Final = re.compile(
     r"user:[0-9]{1,19}-runwayml:(?P<account>[^\s/?#%\\]{1,254})-task:"
     r"(?P<uuid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
@@ -79,6 +81,15 @@ def decode(body: bytes) -> object:
     deeper than `DEPTH_MAX`. Strings that no UTF-8 text can hold (lone surrogates) lose just those characters.
     """
     try:
+        value = from_json(body, allow_inf_nan=False)
+        return None if _too_deep(value) else value
+    except ValueError:
+        return _decode_odd(body)
+
+
+def _decode_odd(body: bytes) -> object:
+    """The same for what the quick parser does not take: byte order marks, UTF-16 and 32, lone surrogates."""
+    try:
         text = body.decode("utf-8-sig") if not _looks_wide(body) else body.decode(json.detect_encoding(body))
         value: object = json.loads(text, parse_constant=_refuse_constant)
         return None if _too_deep(value) else printable(value)
@@ -139,8 +150,7 @@ def read(body: object) -> Report | None:
     found = unwrap(body)
     if found is None:
         return None
-    # Masked before anything is taken out of it; a number too large for a float (1e999) is no number.
-    task = json.loads(mask(json.dumps(found, ensure_ascii=False)), parse_constant=lambda name: None)
+    task = _masked(found)
     task_id = _text(task.get("taskId"))
     return Report(
         task_id=task_id if task_id and TASK_ID.fullmatch(task_id) else None,
@@ -155,9 +165,23 @@ def read(body: object) -> Report | None:
     )
 
 
+def _masked(task: dict[str, Any]) -> dict[str, Any]:
+    """Masked before anything is taken out of it; a number too large for a float (1e999) is no number."""
+    try:
+        masked: dict[str, Any] = from_json(mask_bytes(to_json(task, inf_nan_mode="null")))
+    except ValueError:  # a lone surrogate
+        masked = json.loads(mask(json.dumps(task, ensure_ascii=False)), parse_constant=lambda name: None)
+    return masked
+
+
 def named(task_id: str, reply_ref: str | None) -> Report:
     """A report that says no more than that the task exists, as the scheduler list and a 429 body do."""
     return Report(task_id, reply_ref, "", None, None, None, None, (), {})
+
+
+def model_of(report: Report) -> str:
+    """The model of somebody else's task, as far as the task says it."""
+    return _text(report.raw.get("taskType")) or "unknown"
 
 
 def content_type_of(name: str) -> tuple[str, str]:

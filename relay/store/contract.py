@@ -13,7 +13,7 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Callback, Happening, Quarantined
+from relay.core.ledger import Adoption, Callback, Happening, Quarantined
 
 R = TypeVar("R")
 
@@ -44,6 +44,7 @@ class EventFilter:
     model: tuple[str, ...] = ()
     type: tuple[str, ...] = ()
     token_id: tuple[str, ...] = ()
+    of_jobs_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,14 @@ class Store(Protocol):
 
     async def attempts_sending(self) -> list[Attempt]:
         """Attempts whose answer never came, because whoever sent them is gone."""
+        ...
+
+    async def adoptions_due(self, now_ms: int, limit: int) -> list[Adoption]:
+        """Tasks that the inbox named and the upstream should be asked about now."""
+        ...
+
+    async def next_adoption_ms(self, after_ms: int) -> int | None:
+        """When, behind that time, the next of those is asked about."""
         ...
 
     async def callbacks(self, job_id: str, after_seq: int, limit: int) -> list[Callback]: ...

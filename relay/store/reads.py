@@ -8,7 +8,7 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Callback, Quarantined
+from relay.core.ledger import Adoption, Callback, Quarantined
 from relay.store.contract import DeliveryFilter, EventFilter, JobFilter
 from relay.store.rows import TABLES, columns, from_row
 
@@ -46,6 +46,8 @@ class Reads:
         where = _Where("seq > :after", after=seq)
         where.any_of("job_id", wanted.job_id).any_of("reply_ref", wanted.reply_ref)
         where.any_of("model", wanted.model).any_of("type", wanted.type).any_of("token_id", wanted.token_id)
+        if wanted.of_jobs_only:
+            where.also("job_id IS NOT NULL")
         return await self._list(Event, f"WHERE {where} ORDER BY seq LIMIT :limit", where.values | {"limit": limit})
 
     async def event(self, seq: int) -> Event | None:
@@ -124,6 +126,14 @@ class Reads:
 
     async def attempts_sending(self) -> list[Attempt]:
         return await self._list(Attempt, f"WHERE {_OCCUPYING} AND state = 'sending' LIMIT :limit", {"limit": 100})
+
+    async def adoptions_due(self, now_ms: int, limit: int) -> list[Adoption]:
+        where = "WHERE ask_at_ms <= :now_ms ORDER BY ask_at_ms LIMIT :limit"
+        return await self._list(Adoption, where, {"now_ms": now_ms, "limit": limit})
+
+    async def next_adoption_ms(self, after_ms: int) -> int | None:
+        sql = "SELECT min(ask_at_ms) AS at_ms FROM adoptions WHERE ask_at_ms > :after_ms"
+        return (await self._fetch(sql, {"after_ms": after_ms}))[0]["at_ms"]  # type: ignore[no-any-return]
 
     async def callbacks(self, job_id: str, after_seq: int, limit: int) -> list[Callback]:
         where = "WHERE job_id = :job_id AND seq > :after_seq ORDER BY seq LIMIT :limit"

@@ -10,7 +10,7 @@ from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Callback, Quarantined, Record
+from relay.core.ledger import Adoption, Callback, Quarantined, Record
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     Account: ("accounts", ("email",)),
     Callback: ("callbacks", ("seq",)),
     Quarantined: ("quarantine", ("seq",)),
+    Adoption: ("adoptions", ("task_id",)),
 }
 
 

@@ -44,6 +44,7 @@ class SqliteStore(Reads):
         thread: ThreadPoolExecutor,
         readers: list[aiosqlite.Connection],
         committed: Committed,
+        for_workers: Callable[[], None],
         closing: AsyncExitStack,
     ) -> None:
         super().__init__(self._fetch_rows)
@@ -52,7 +53,9 @@ class SqliteStore(Reads):
         self._readers = readers
         self._turn = 0
         self._closing = closing
-        self._writer = Writer(self._commit, committed)
+        self._committed = committed
+        self._for_workers = for_workers
+        self._writer = Writer(self._commit, self._told)
 
     @property
     def instance(self) -> str:
@@ -80,6 +83,11 @@ class SqliteStore(Reads):
     async def _commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
         return await self._in_thread(lambda: self._file.commit(group))
 
+    def _told(self, head: int) -> None:
+        self._committed(head)
+        if self._file.concerns_workers:
+            self._for_workers()
+
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -91,10 +99,17 @@ class SqliteStore(Reads):
             raise Unavailable(f"the database cannot be read: {error}", retry_after_s=RETRY_AFTER_S) from error
 
 
-async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Committed) -> SqliteStore:
+async def open_store(
+    path: Path,
+    *,
+    new_hex: Callable[[int], str],
+    committed: Committed,
+    for_workers: Callable[[], None] = lambda: None,
+) -> SqliteStore:
     """Open the file (made if absent), bring its schema up to date, and keep every other process out.
 
-    `new_hex(n)` gives n random hex digits; `committed(head)` is told the newest event's number after each commit.
+    `new_hex(n)` gives n random hex digits; `committed(head)` is told the newest event's number after each commit,
+    and `for_workers()` is called behind it when one of the workers may have something to do.
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
     async with AsyncExitStack() as stack:
@@ -111,7 +126,7 @@ async def open_store(path: Path, *, new_hex: Callable[[int], str], committed: Co
                 await _only_read(reader)
         except (OSError, sqlite3.Error) as error:
             raise _cannot_open(path, error) from error
-        return SqliteStore(file, thread, readers, committed, stack.pop_all())
+        return SqliteStore(file, thread, readers, committed, for_workers, stack.pop_all())
 
 
 def look(path: Path) -> str:
@@ -182,6 +197,7 @@ class _WritingFile:
 
     def __init__(self, path: Path, new_hex: Callable[[int], str]) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self.concerns_workers = False
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
         try:
             self._sql.row_factory = sqlite3.Row
@@ -216,6 +232,7 @@ class _WritingFile:
 
     def commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
         """One durable transaction, a savepoint each: a happening that fails does not fail its neighbours."""
+        self.concerns_workers = False
         try:
             self._sql.execute("BEGIN IMMEDIATE")
             head = int(self._meta("head"))
@@ -250,6 +267,7 @@ class _WritingFile:
             self._sql.execute("RELEASE one")
             return error, head
         self._sql.execute("RELEASE one")
+        self.concerns_workers |= changes.concerns_workers
         return changes.result, written
 
     def _roll_back(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Changes, Loaded, Needs
+from relay.core.ledger import Adoption, Changes, Loaded, Needs
 from relay.store.rows import columns, drop, from_row, put, to_row
 
 Query = tuple[str, str, dict[str, Any]]
@@ -19,16 +19,15 @@ SUBSCRIPTIONS_MAX: Final = 1_000
 # More than all subscriptions together can be owed of one job: a lane that is seen in part would move out of turn.
 OPEN_DELIVERIES_MAX: Final = 8_000
 
-_JOB_OF: Final = "COALESCE(:job_id, (SELECT job_id FROM attempts WHERE token_hash = :token_hash), {of_delivery})"
 _OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"
 
 
 def queries(needs: Needs) -> list[Query]:
     """`(name, SQL, parameters)` for everything that a happening has to see."""
     found: list[Query] = []
-    if needs.job_id or needs.token_hash:
-        key = {"job_id": needs.job_id, "token_hash": needs.token_hash}
-        of_job = _JOB_OF.format(of_delivery="NULL")
+    key: dict[str, Any]
+    if needs.job_id or needs.token_hash or needs.upstream_task_id:
+        of_job, key = _job_of(needs)
         found += [
             ("job", f"SELECT {columns(Job)} FROM jobs WHERE id = {of_job}", key),
             ("attempts", f"SELECT {columns(Attempt)} FROM attempts WHERE job_id = {of_job} ORDER BY number", key),
@@ -40,15 +39,14 @@ def queries(needs: Needs) -> list[Query]:
             ),
             _open_deliveries(of_job, key),
         ]
+    if needs.upstream_task_id:
+        key = {"task_id": needs.upstream_task_id}
+        found += [
+            ("adoption", f"SELECT {columns(Adoption)} FROM adoptions WHERE task_id = :task_id", key),
+            ("adoptions", "SELECT count(*) AS adoptions FROM adoptions", {}),
+        ]
     if needs.sha256:
-        found.append(
-            (
-                "callback",
-                "SELECT 1 AS seen FROM callbacks JOIN attempts USING (job_id, number) "
-                "WHERE token_hash = :token_hash AND sha256 = :sha256",
-                {"token_hash": needs.token_hash, "sha256": needs.sha256},
-            )
-        )
+        found.append(_callback_seen(needs))
     if needs.delivery_id:
         key = {"delivery_id": needs.delivery_id}
         found += [
@@ -79,6 +77,28 @@ def queries(needs: Needs) -> list[Query]:
     return found
 
 
+def _job_of(needs: Needs) -> tuple[str, dict[str, Any]]:
+    """SQL for the id of the job that is needed, by whichever of the three is given."""
+    if needs.job_id:
+        return ":job_id", {"job_id": needs.job_id}
+    if needs.token_hash:
+        return "(SELECT job_id FROM attempts WHERE token_hash = :token_hash)", {"token_hash": needs.token_hash}
+    return "(SELECT id FROM jobs WHERE upstream_task_id = :task_id)", {"task_id": needs.upstream_task_id}
+
+
+def _callback_seen(needs: Needs) -> Query:
+    if needs.token_hash:
+        of_attempt = "(job_id, number) = (SELECT job_id, number FROM attempts WHERE token_hash = :token_hash)"
+        values = {"token_hash": needs.token_hash, "sha256": needs.sha256}
+    else:
+        of_attempt = (
+            "job_id = COALESCE((SELECT id FROM jobs WHERE upstream_task_id = :task_id), "
+            "(SELECT job_id FROM adoptions WHERE task_id = :task_id))"
+        )
+        values = {"task_id": needs.upstream_task_id, "sha256": needs.sha256}
+    return "callback", f"SELECT 1 AS seen FROM callbacks WHERE {of_attempt} AND sha256 = :sha256", values
+
+
 def _open_deliveries(of_job: str, key: dict[str, Any]) -> Query:
     return (
         "open_deliveries",
@@ -94,6 +114,7 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
     def one(name: str) -> Mapping[str, Any] | None:
         return next(iter(rows.get(name, ())), None)
 
+    adoption = one("adoption")
     job, delivery, subscription, queue = one("job"), one("delivery"), one("subscription"), one("queue")
     return Loaded(
         epoch=epoch,
@@ -104,6 +125,8 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
         open_deliveries=tuple(from_row(Delivery, row) for row in rows.get("open_deliveries", ())),
         delivery=from_row(Delivery, delivery) if delivery else None,
         subscription=from_row(Subscription, subscription) if subscription else None,
+        adoption=from_row(Adoption, adoption) if adoption else None,
+        adoptions=rows["adoptions"][0]["adoptions"] if rows.get("adoptions") else 0,
         accounts=tuple(from_row(Account, row) for row in rows.get("accounts", ())),
         callback_seen=one("callback") is not None,
         queued=queue["queued"] if queue else 0,

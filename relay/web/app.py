@@ -36,6 +36,7 @@ def routes() -> list[Route]:
         door("GET", "/v1/deliveries", subscriptions.deliveries, "read"),
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         door("POST", "/callbacks/{token}", callbacks.receive),
+        door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
         door("GET", "/healthz", health.alive),

@@ -37,11 +37,16 @@ class Principal:
 
 
 class Guard:
-    """Knows the admin token, by its hash."""
+    """Knows the admin token and the inbox's secret, by their hashes."""
 
-    def __init__(self, admin_token: str) -> None:
+    def __init__(self, admin_token: str, inbox_token: str | None = None) -> None:
+        self._inbox_hash = hash_token(inbox_token) if inbox_token else None
         self._admin_hash = hash_token(admin_token)
         self._admin = Principal("admin", "admin", SCOPES)
+
+    def opens_inbox(self, token: str) -> bool:
+        """Whether this is the secret of the callback inbox."""
+        return self._inbox_hash is not None and hmac.compare_digest(hash_token(token), self._inbox_hash)
 
     def who(self, request: Request) -> Principal:
         """The holder of the request's token; `Unauthorized` without a good one."""

@@ -51,6 +51,8 @@ async def of_all(request: Request) -> Response:
         model=query["model"],
         type=listed(query, "type", TYPES),
         token_id=request.state.principal.own_only,
+        # Operator events are for those who can do something about them.
+        of_jobs_only="manage" not in request.state.principal.scopes,
     )
     return await _answer(request, query, wanted, None)
 
@@ -178,8 +180,11 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         bye = "slow"
-        if await self._send(send, await self._opening()):
-            bye = await self._follow(send)
+        try:
+            if await self._send(send, await self._opening()):
+                bye = await self._follow(send)
+        except Unavailable:  # the head is out: a store that cannot be read for a while must not cut the body
+            bye = "drain"
         if bye:
             resume = {"reason": bye, "resume": str(self._told)}
             await self._send(send, sse.notice("stream.bye", resume))

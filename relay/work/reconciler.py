@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from relay.clock import Clock
 from relay.core import task as tasks
+from relay.core.adopting import AdoptionAnswered
 from relay.core.job import Attempt
+from relay.core.ledger import Adoption
 from relay.core.outcome import Found
 from relay.core.receiving import TaskAnswered
 from relay.core.submitting import AttemptLooked
@@ -15,6 +17,7 @@ from relay.feed import Feed
 from relay.store.contract import Store
 from relay.work.loop import AFTER_FAILURE_S, Worker
 from relay.work.ports import Upstream
+from relay.work.recognise import recognise
 
 AT_ONCE: Final = 8
 
@@ -39,14 +42,18 @@ class Reconciler(Worker):
             if attempt.state == "unknown":
                 in_doubt.setdefault(attempt.account, []).append(attempt)
             elif len(self._busy) < AT_ONCE:
-                self._begin([attempt], self._ask(attempt))
+                self._begin({_key(attempt)}, self._ask(attempt))
         for account, attempts in in_doubt.items():
-            self._begin(attempts, self._look(account, attempts))
+            self._begin({_key(attempt) for attempt in attempts}, self._look(account, attempts))
+        for adoption in await self._store.adoptions_due(now_ms, AT_ONCE):
+            key = (adoption.job_id, 0)
+            if key not in self._busy and len(self._busy) < AT_ONCE:
+                self._begin({key}, self._adopt(adoption))
         # What is due and could not begin yet begins when something that is under way ends, which wakes the loop.
-        return await self._store.next_ask_ms(now_ms)
+        later = (await self._store.next_ask_ms(now_ms), await self._store.next_adoption_ms(now_ms))
+        return min((at_ms for at_ms in later if at_ms is not None), default=None)
 
-    def _begin(self, attempts: list[Attempt], work: Coroutine[Any, Any, None]) -> None:
-        keys = {_key(attempt) for attempt in attempts}
+    def _begin(self, keys: set[tuple[str, int]], work: Coroutine[Any, Any, None]) -> None:
         self._busy |= keys
         self.spawn(self._then_free(keys, work))
 
@@ -65,6 +72,14 @@ class Reconciler(Worker):
         now = await self.surely(TaskAnswered(attempt.job_id, attempt.number, answer, self._clock.now_ms()))
         if now is not None and now.final:
             self._log.info("job.ended", job=now.id, state=now.state)
+
+    async def _adopt(self, adoption: Adoption) -> None:
+        """Ask for a task that the inbox named; one of an attempt of our own that was in doubt is found that way."""
+        answer = await self._upstream.task(adoption.task_id)
+        if isinstance(answer, Found):
+            await recognise(self._store, answer.report, self._in_doubt_after_ms, self._clock.now_ms())
+        now = await self.surely(AdoptionAnswered(adoption.task_id, answer, self._clock.now_ms()))
+        self._log.info("task.asked_for_adoption", job=now.id if now else None, answer=type(answer).__name__.lower())
 
     async def _look(self, account: str, attempts: list[Attempt]) -> None:
         """One look at the scheduler and at the account's newest tasks serves all attempts in doubt on it."""

@@ -6,13 +6,14 @@ from relay.clock import Clock
 from relay.core import task as tasks
 from relay.core.dispatch import Submit, choose, open_now
 from relay.core.job import Attempt, Job
-from relay.core.outcome import Busy, Outcome, RunningTask, Unknown
-from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted
+from relay.core.outcome import Busy, Outcome, Unknown
+from relay.core.submitting import AttemptAnswered, AttemptStarted
 from relay.feed import Feed
 from relay.store.contract import Store
 from relay.vault import hash_token, new_token
 from relay.work.loop import Worker
 from relay.work.ports import Upstream
+from relay.work.recognise import recognise
 
 WAITING_LOOKED_AT: Final = 50
 STOPPED: Final = "the relay was stopped while the request was under way"
@@ -85,7 +86,8 @@ class Submitter(Worker):
         )
         if isinstance(outcome, Busy):
             for running in outcome.running:
-                await self._recognise(running)
+                report = tasks.named(running.task_id, running.reply_ref)
+                await recognise(self._store, report, self._in_doubt_after_ms, self._clock.now_ms())
 
     async def _kept(self, attempt: Attempt, outcome: Outcome) -> Job | None:
         """Write the answer. One that cannot be (a taskId that another job has) leaves the attempt in doubt."""
@@ -106,16 +108,3 @@ class Submitter(Worker):
         if self._callback_url is not None:
             fields["replyUrl"] = f"{self._callback_url}/{token}"
         return fields
-
-    async def _recognise(self, running: RunningTask) -> None:
-        """A 429 names who runs: one of them may be an attempt of ours that nobody knew about."""
-        prefix = f"relay:{self._store.instance}:"
-        if running.reply_ref is None or not running.reply_ref.startswith(prefix):
-            return
-        job_id, _, number = running.reply_ref.removeprefix(prefix).rpartition(":")
-        if not number.isdecimal():
-            return
-        report = tasks.named(running.task_id, running.reply_ref)
-        await self._store.apply(
-            AttemptLooked(job_id, int(number), report, self._in_doubt_after_ms, self._clock.now_ms())
-        )

@@ -12,7 +12,7 @@ from relay.core.dispatch import Account
 from relay.core.event import JOB_TYPES
 from relay.core.job import Attempt, Job
 from relay.core.outcome import Accepted, Found, Outcome, TaskAnswer
-from relay.core.receiving import CallbackReceived, TaskAnswered
+from relay.core.receiving import Arrived, CallbackReceived, TaskAnswered
 from relay.core.retry import Answer
 from relay.core.submitting import AttemptAnswered, AttemptLooked, AttemptStarted, JobSubmitted
 from relay.core.task import Report
@@ -137,8 +137,12 @@ def callback(
 ) -> CallbackReceived:
     """A callback with this JSON body, or these bytes."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return CallbackReceived(
-        token_hash=door,
+    return CallbackReceived(door, arrived(raw, at_ms, size_bytes=size_bytes))
+
+
+def arrived(raw: bytes, at_ms: int = NOW_MS, *, size_bytes: int | None = None) -> Arrived:
+    """A body at a callback door."""
+    return Arrived(
         body=tasks.mask_bytes(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
         size_bytes=len(raw) if size_bytes is None else size_bytes,

@@ -8,7 +8,7 @@ from relay.core.delivery import OPEN, Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import KEYS, Callback, Happening, Loaded, Needs, Quarantined, Record
+from relay.core.ledger import KEYS, Adoption, Callback, Happening, Loaded, Needs, Quarantined, Record
 from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 
 R = TypeVar("R")
@@ -40,7 +40,7 @@ class Memory:
         """Insert a record, or replace the one of the same key."""
         self._count += 1
         table, key = self._table(type(record)), self._key(record)
-        if not isinstance(record, Attempt | Account) and record.seq == 0:
+        if not isinstance(record, Attempt | Account | Adoption) and record.seq == 0:
             record = replace(record, seq=table[key].seq if key in table else self._count)
         table[key] = record
 
@@ -115,7 +115,12 @@ class Memory:
     def _load(self, needs: Needs) -> Loaded:
         delivery = next((d for d in self.deliveries if d.id == needs.delivery_id), None)
         by_token = (a.job_id for a in self.all(Attempt) if a.token_hash == needs.token_hash)
-        job_id = needs.job_id or next(by_token, None)
+        by_task = (
+            job.id for job in self.all(Job) if needs.upstream_task_id and job.upstream_task_id == needs.upstream_task_id
+        )
+        job_id = needs.job_id or next(by_token, None) or next(by_task, None)
+        adoption = next((a for a in self.all(Adoption) if a.task_id == needs.upstream_task_id), None)
+        reported = job_id or (adoption.job_id if adoption else None)
         lane_of = job_id or (delivery.job_id if delivery else None)
         subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
         queued = [job for job in self.all(Job) if job.state == "queued"]
@@ -129,8 +134,10 @@ class Memory:
             delivery=delivery,
             subscription=next((s for s in self.all(Subscription) if s.id == subscription_id), None),
             accounts=tuple(self.all(Account)) if needs.accounts else (),
+            adoption=adoption,
+            adoptions=len(self.all(Adoption)),
             callback_seen=any(
-                row.sha256 == needs.sha256 and row.job_id == job_id and self._came_to(row, needs.token_hash)
+                row.sha256 == needs.sha256 and row.job_id == reported and self._came_to(row, needs.token_hash)
                 for row in self.all(Callback)
             ),
             queued=len(queued),
@@ -138,7 +145,7 @@ class Memory:
         )
 
     def _came_to(self, row: Callback, token_hash: str | None) -> bool:
-        return any(
+        return token_hash is None or any(
             a.token_hash == token_hash for a in self.all(Attempt) if (a.job_id, a.number) == (row.job_id, row.number)
         )
 

@@ -1,7 +1,6 @@
 """What must hold in a relay's files whenever it is dead: contract section 1, in SQL, and SQLite's own check."""
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +12,7 @@ from relay.core.delivery import Subscription, wants
 from relay.core.event import Event
 from relay.core.job import FINAL, OCCUPYING, WAYS, Attempt, Job
 from relay.sandbox.vendor import Vendor
+from relay.store.driver import sqlite3
 from relay.store.rows import TABLES, columns, from_row
 from tests.crash.load import Promises, heard, job_of
 from tests.journeys import Subscriber

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import signal
-import sqlite3
 import sys
 import traceback
 from contextlib import AsyncExitStack
@@ -27,6 +26,7 @@ from relay.cli import main
 from relay.core import submitting, watch
 from relay.node import Node
 from relay.store import sqlite
+from relay.store.driver import sqlite3
 
 LOG = "relay.log"
 # What a relay imports late, loaded before the forks.
@@ -113,15 +113,21 @@ def _watch(plan: Plan) -> None:
     Watched.plan = plan
     seen = ModuleType("sqlite3")
     vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
-    _replace(sqlite, sqlite3=seen)
-    prepare = sqlite._WritingFile._prepare
+    begin, prepare = sqlite._WritingFile.__init__, sqlite._WritingFile._prepare
+
+    def begun(file: sqlite._WritingFile, *values: Any) -> None:
+        _replace(sqlite, sqlite3=seen)  # for this connection alone, not for the readers'
+        try:
+            begin(file, *values)
+        finally:
+            _replace(sqlite, sqlite3=sqlite3)
 
     def prepared(file: sqlite._WritingFile) -> None:
         prepare(file)
         for pragma in plan.pragmas:
             file._sql.execute(f"PRAGMA {pragma}")
 
-    _replace(sqlite._WritingFile, _prepare=prepared)
+    _replace(sqlite._WritingFile, __init__=begun, _prepare=prepared)
 
 
 def _hurry() -> None:

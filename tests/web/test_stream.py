@@ -16,6 +16,7 @@ from relay import serve
 from relay.clock import ManualClock
 from relay.core import sse
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
+from relay.errors import Unavailable
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.web.stream import SEND_S, EventStream, Start
 from tests import journeys
@@ -317,6 +318,27 @@ async def test_a_drain_says_goodbye_and_another_relay_goes_on_from_there(tmp_pat
             everything = await listed(here, path_of(job))
 
     assert ids([*before, *more, *after]) == ids(everything)
+
+
+async def test_a_store_that_cannot_be_read_for_a_while_ends_streams_properly(
+    still: tuple[Journey, ManualClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = still
+
+    async def unreadable(*args: Any) -> None:
+        raise Unavailable("the disk is away")
+
+    async with stream(here.relay_url, "/v1/events") as connection:
+        opened = await open_frame(connection)
+        monkeypatch.setattr(here.node.app.state.store, "events_after", unreadable)
+        here.node.feed.committed(1)
+        bye = await connection.events()
+        monkeypatch.undo()
+
+    assert connection.ended
+    assert [(frame.event, frame.data) for frame in bye] == [
+        ("stream.bye", {"reason": "drain", "resume": opened["head"]})
+    ]
 
 
 async def test_httpx2s_own_event_source_reads_the_same_and_no_empty_events(

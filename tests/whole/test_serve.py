@@ -1,6 +1,7 @@
 """`relay serve` starts with a reason to, ends when it is told to, and leaves nobody with half an answer."""
 
 import asyncio
+import socket
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from signal import SIGINT, SIGTERM, Signals
 import pytest
 
 from relay.clock import ManualClock
+from relay.serve import bound
 from tests.journeys import ADMIN_TOKEN, Surroundings, eventually, surroundings
 from tests.whole.processes import environment, free_port, serving, started
 from tests.wire import stream, wire
@@ -61,6 +63,11 @@ async def test_a_create_that_is_under_way_ends_before_the_relay_does(tmp_path: P
     assert code == 0
     assert "job.in_doubt" not in [frame.event for frame in events]
     assert events[-1].event == "job.succeeded"
+
+
+def test_no_answer_waits_for_the_acknowledgement_of_its_head() -> None:
+    with bound("127.0.0.1", 0) as listening:
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def refused(around: Surroundings, env: dict[str, str]) -> str:

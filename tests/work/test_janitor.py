@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.core.receiving import CallbackReceived
+from relay.core.receiving import Arrived, CallbackReceived
 from relay.vault import hash_token
 from relay.work import janitor
 from relay.work.janitor import EVERY_MS, Janitor
@@ -21,13 +21,15 @@ async def test_the_oldest_of_too_many_go_once_a_minute(tmp_path: Path, monkeypat
         first_ms = await worker.step()
         for n in range(4):
             received = CallbackReceived(
-                token_hash=hash_token(attempt.job_id),
-                body=b"not a task",
-                sha256=str(n),
-                size_bytes=10,
-                content_type="text/plain",
-                report=None,
-                at_ms=here.clock.now_ms(),
+                hash_token(attempt.job_id),
+                Arrived(
+                    body=b"not a task",
+                    sha256=str(n),
+                    size_bytes=10,
+                    content_type="text/plain",
+                    report=None,
+                    at_ms=here.clock.now_ms(),
+                ),
             )
             assert await here.store.apply(received) == "quarantined"
         again_ms = await worker.step()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relay.core.outcome import Missing, RunningTask, TaskAnswer, Unanswered
-from relay.core.receiving import CallbackReceived
+from relay.core.receiving import Arrived, CallbackReceived
 from relay.core.watch import ASK_EVERY_MS, THROTTLED_MS
 from relay.vault import hash_token
 from relay.work import reconciler
@@ -165,13 +165,15 @@ async def test_a_hint_is_followed_at_once_and_believed_only_where_the_upstream_a
         for number, state in ((9, "in_doubt"), (7, "running")):
             await here.store.apply(
                 CallbackReceived(
-                    token_hash=hash_token(attempt.job_id),
-                    body=b"",
-                    sha256=str(number),
-                    size_bytes=1,
-                    content_type="",
-                    report=report(number, "RUNNING"),
-                    at_ms=here.clock.now_ms(),
+                    hash_token(attempt.job_id),
+                    Arrived(
+                        body=b"",
+                        sha256=str(number),
+                        size_bytes=1,
+                        content_type="",
+                        report=report(number, "RUNNING"),
+                        at_ms=here.clock.now_ms(),
+                    ),
                 )
             )
             await worker.step()

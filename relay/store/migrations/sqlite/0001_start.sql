@@ -62,6 +62,7 @@ CREATE TABLE attempts (
     missing INTEGER NOT NULL,
     missing_since_ms INTEGER,
     empty_since_ms INTEGER,
+    unconfirmed_at_ms INTEGER,
     callbacks INTEGER NOT NULL,
     callback_bytes INTEGER NOT NULL,
     detail TEXT,
@@ -69,6 +70,18 @@ CREATE TABLE attempts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_to_ask ON attempts (ask_at_ms) WHERE ask_at_ms IS NOT NULL;
 CREATE INDEX attempts_occupying ON attempts (account) WHERE state IN ('sending', 'created', 'unknown');
+
+CREATE TABLE adoptions (
+    task_id TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL UNIQUE,
+    first_at_ms INTEGER NOT NULL,
+    ask_at_ms INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    missing INTEGER NOT NULL,
+    callbacks INTEGER NOT NULL,
+    callback_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX adoptions_to_ask ON adoptions (ask_at_ms);
 
 CREATE TABLE callbacks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
