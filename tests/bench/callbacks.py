@@ -140,7 +140,8 @@ def peer_server(name: str) -> Server:
 
 async def measure(kind: str, connections: int, seconds: float) -> tuple[Result, float]:
     with tempfile.TemporaryDirectory() as folder:
-        path, shas = Path(folder) / "relay.db", []
+        path = Path(folder) / "relay.db"
+        shas: list[str] = []
         attempts = await prepare(path)
         server = relay_server(path) if kind == "relay" else peer_server(kind)
         try:
@@ -178,9 +179,8 @@ async def main() -> None:
             rates[kind] = result.rate
             share = rates[kind] / rates["parse"]
             p50, p99 = result.percentile_ms(0.5), result.percentile_ms(0.99)
-            print(
-                f"{connections:>11} {kind:>7} {result.rate:>8.0f} {p50:>7.2f} {p99:>7.2f} {cpu_s * 1e6:>7.0f}  {share:.2f}"
-            )
+            figures = f"{result.rate:>8.0f} {p50:>7.2f} {p99:>7.2f} {cpu_s * 1e6:>7.0f}"
+            print(f"{connections:>11} {kind:>7} {figures}  {share:.2f}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import shutil
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -44,7 +44,6 @@ class Recorded:
 
     calls: list[Call]
     answered: dict[bytes, bytes]
-    needles: dict[bytes, bytes] = field(default_factory=dict)
 
     def promises(self) -> list[tuple[Answer, bytes]]:
         """Each answer that made a promise, and what has to be on disk because of it."""
@@ -65,7 +64,8 @@ class Recorded:
 async def recorded(folder: Path, plan: Plan | None = None) -> Recorded:
     """A relay under strace, while clients submit and call back on several connections at once."""
     log, answered, promises = folder / "strace.log", {}, Promises()
-    vendor = Vendor(Random(1), faults={"never_ends": True}, times_s=(0.01, 0.05))  # noqa: S311 - chance, not a secret
+    faults = {"never_ends": True, "callbacks": "final"}  # so that it sends none itself
+    vendor = Vendor(Random(1), faults=faults, times_s=(0.01, 0.05))  # noqa: S311 - chance, not a secret
     (home := folder / "home").mkdir()
     async with (
         surroundings(home, vendor=vendor) as around,

@@ -84,7 +84,7 @@ def _call(name: bytes, done: re.Match[bytes], begin: int, end: int) -> Call:
         texts.append(_unhexed(match["text"]))
     bare = _TEXT.sub(b"", args)
     of_file = _FD.match(bare)
-    numbers = tuple(int(number) for number in re.findall(rb"(?<=, )\d+(?=,|$)", bare))
+    numbers = tuple(int(number) for number in re.findall(rb"(?<=, )\d+\b", bare))
     # A call without a descriptor of its own is about a name.
     path = _unhexed(of_file["path"]).decode() if of_file else texts[0].decode()
     return Call(name.decode(), path, tuple(texts), numbers, bare.decode("latin-1"), result, begin, end)

@@ -50,6 +50,9 @@ async def test_one_report_is_enough_and_a_second_one_changes_nothing(tmp_path: P
 
         assert (first.json()["result"], second.json()["result"]) == ("stored", "duplicate")
         job = await running.until(lambda: running.client.get(f"/v1/jobs/{task_id}"), lambda answer: answer.is_success)
+        while running.vendor.state(running.node.clock.now_ms())["tasks"][0]["status"] != "SUCCEEDED":
+            await running.client.get("/healthz")
+        await report(running, {"taskId": task_id, "status": "SUCCEEDED"})
         assert (await running.ended(job.json()["id"]))["state"] == "succeeded"
         assert len((await running.get("/v1/jobs"))["data"]) == 1
 
