@@ -1,10 +1,12 @@
 """Records to rows and back: a record's fields are its table's columns, JSON fields are text, bodies are packed."""
 
-import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, TypeVar
+
+from pydantic_core import from_json, to_json
 
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
@@ -33,33 +35,45 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
 
 def columns(record_type: type[Any]) -> str:
     """The columns of a record's table, for a SELECT."""
-    return ", ".join(name for name, *_ in _LAYOUTS[record_type])
+    return _COLUMNS[record_type]
 
 
 def to_row(record: Record) -> dict[str, Any]:
     """The values of a record's columns, by name."""
-    row = {}
-    for name, is_json, is_packed in _LAYOUTS[type(record)]:
-        value = getattr(record, name)
-        if is_json and value is not None:
-            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        elif is_packed:
-            value = zlib.compress(value, PACK_LEVEL)
-        row[name] = value
-    return row
+    layout = _LAYOUTS[type(record)]
+    return _encoded(layout, dict(zip(layout.names, layout.values(record), strict=True)))
+
+
+def update(before: Record, after: Record) -> tuple[str, dict[str, Any]] | None:
+    """`(SQL, parameters)` that make the row of `before` that of `after`; None when nothing differs.
+
+    Only what differs is written: every index over a column that is set is written anew, whatever its value.
+    """
+    layout, (table, key) = _LAYOUTS[type(after)], TABLES[type(after)]
+    pairs = zip(layout.names, layout.values(before), layout.values(after), strict=True)
+    changed = {name: new for name, old, new in pairs if old is not new and old != new}
+    if not changed:
+        return None
+    sets = ", ".join(f"{name} = :{name}" for name in changed)
+    where = " AND ".join(f"{name} = :{name}" for name in key)
+    keys = {name: getattr(after, name) for name in key}
+    return f"UPDATE {table} SET {sets} WHERE {where}", _encoded(layout, changed) | keys
 
 
 def from_row(record_type: type[T], row: Mapping[str, Any]) -> T:
-    """A record from a row that has all its columns."""
-    values = {}
-    for name, is_json, is_packed in _LAYOUTS[record_type]:
-        value = row[name]
-        if is_json and value is not None:
-            value = json.loads(value)
-        elif is_packed:
-            value = zlib.decompressobj().decompress(value, UNPACKED_MAX_BYTES)
-        values[name] = value
+    """A record from a row that has its columns and no others."""
+    layout, values = _LAYOUTS[record_type], dict(row)
+    for name in layout.json:
+        if values[name] is not None:
+            values[name] = from_json(values[name])
+    for name in layout.packed:
+        values[name] = zlib.decompressobj().decompress(values[name], UNPACKED_MAX_BYTES)
     return record_type(**values)
+
+
+def key_of(record: Record) -> tuple[Any, ...]:
+    """The type and the key of a record: the same for all versions of one row."""
+    return (type(record), *(getattr(record, name) for name in TABLES[type(record)][1]))
 
 
 def put(record: Record) -> str:
@@ -74,9 +88,19 @@ def drop(record: Record) -> str:
     return f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = :{name}' for name in key)}"
 
 
+def _encoded(layout: "_Layout", row: dict[str, Any]) -> dict[str, Any]:
+    for name in layout.json:
+        if row.get(name) is not None:
+            row[name] = to_json(row[name]).decode()
+    for name in layout.packed:
+        if name in row:
+            row[name] = zlib.compress(row[name], PACK_LEVEL)
+    return row
+
+
 def _put(record_type: type[Any], numbered_by_table: bool) -> str:
     table, key = TABLES[record_type]
-    names = [name for name, *_ in _LAYOUTS[record_type] if not (numbered_by_table and name == "seq")]
+    names = [name for name in _LAYOUTS[record_type].names if not (numbered_by_table and name == "seq")]
     changed = [name for name in names if name not in key and name != "seq"]
     return (
         f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)}) "
@@ -84,12 +108,27 @@ def _put(record_type: type[Any], numbered_by_table: bool) -> str:
     )
 
 
-# (name, is JSON, is packed) of each column, and the SQL of each put, worked out once.
-_LAYOUTS: Final[dict[type[Any], tuple[tuple[str, bool, bool], ...]]] = {
-    record_type: tuple(
-        (field.name, bool(field.metadata.get("json")), bool(field.metadata.get("packed")))
-        for field in fields(record_type)
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The columns of a record, worked out once: a callback reads and writes some two hundred of them."""
+
+    names: tuple[str, ...]
+    json: tuple[str, ...]
+    packed: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
+
+
+def _layout(record_type: type[Any]) -> _Layout:
+    found = fields(record_type)
+    names = tuple(field.name for field in found)
+    return _Layout(
+        names,
+        tuple(field.name for field in found if field.metadata.get("json")),
+        tuple(field.name for field in found if field.metadata.get("packed")),
+        attrgetter(*names),
     )
-    for record_type in TABLES
-}
+
+
+_LAYOUTS: Final[dict[type[Any], _Layout]] = {record_type: _layout(record_type) for record_type in TABLES}
+_COLUMNS: Final = {record_type: ", ".join(layout.names) for record_type, layout in _LAYOUTS.items()}
 _PUTS: Final = {(record_type, fresh): _put(record_type, fresh) for record_type in TABLES for fresh in (False, True)}

@@ -224,7 +224,7 @@ class _WritingFile:
         for step in pending("sqlite", version):
             # executescript commits what is open, so the transaction is part of the script.
             self._sql.executescript(f"BEGIN IMMEDIATE;\n{step.sql}\nPRAGMA user_version = {step.version};\nCOMMIT;")
-        for name, value in (("instance", new_hex(8)), ("epoch", new_hex(8)), ("head", "0")):
+        for name, value in (("instance", new_hex(8)), ("epoch", new_hex(8)), ("head", "0"), ("touched", "0")):
             self._sql.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
 
     def _meta(self, name: str) -> str:
@@ -255,8 +255,9 @@ class _WritingFile:
         written = head
         try:
             rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(happening.needs())}
-            changes = happening.decide(loaded(rows, epoch=self.epoch, next_seq=head + 1))
-            for sql, values in writes(changes):
+            before = loaded(rows, epoch=self.epoch, next_seq=head + 1)
+            changes = happening.decide(before)
+            for sql, values in writes(changes, before):
                 self._sql.execute(sql, values)
             written = max((record.seq for record in changes.puts if isinstance(record, Event)), default=head)
         except Exception as error:
@@ -278,7 +279,8 @@ class _WritingFile:
         """Prove that a transaction can be written."""
         try:
             self._sql.execute("BEGIN IMMEDIATE")
-            self._sql.execute("UPDATE meta SET value = value WHERE name = 'instance'")
+            # Another value each time: SQLite writes nothing for one that stays the same, and a full disk looked well.
+            self._sql.execute("UPDATE meta SET value = (CAST(value AS INTEGER) + 1) || '' WHERE name = 'touched'")
             self._sql.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()

@@ -3,14 +3,14 @@
 All queries of a happening are independent of each other, so that an engine may send them in one trip.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Changes, Loaded, Needs
-from relay.store.rows import columns, drop, from_row, put, to_row
+from relay.core.ledger import Adoption, Changes, Loaded, Needs, Record
+from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
 
 Query = tuple[str, str, dict[str, Any]]
 Rows = Sequence[Mapping[str, Any]]
@@ -134,9 +134,25 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
     )
 
 
-def writes(changes: Changes[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """`(SQL, parameters)` for everything that a happening changes."""
-    made = [(put(record), to_row(record)) for record in changes.puts]
+def _records(before: Loaded) -> Iterator[Record]:
+    """The rows that a happening may have changed."""
+    single: tuple[Record | None, ...] = (before.job, before.delivery, before.subscription, before.adoption)
+    yield from (record for record in single if record is not None)
+    yield from before.attempts
+    yield from before.open_deliveries
+    yield from before.accounts
+
+
+def writes(changes: Changes[Any], before: Loaded) -> list[tuple[str, dict[str, Any]]]:
+    """`(SQL, parameters)` for everything that a happening changes of what was loaded before it."""
+    known = {key_of(record): record for record in _records(before)}
+    made: list[tuple[str, dict[str, Any]]] = []
+    for record in changes.puts:
+        old = known.get(key_of(record))
+        if old is None:
+            made.append((put(record), to_row(record)))
+        elif changed := update(old, record):
+            made.append(changed)
     for record in changes.drops:
         made.append((drop(record), to_row(record)))
         if isinstance(record, Subscription):

@@ -18,6 +18,9 @@ ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def routes() -> list[Route]:
     """All doors. Those without a scope are open: health, callbacks by their secret, artifacts by their signature."""
     return [
+        # First, for routes are tried in order, and most requests are callbacks.
+        door("POST", "/callbacks/{token}", callbacks.receive),
+        door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         door("POST", "/v1/jobs", jobs.submit, "submit"),
         door("GET", "/v1/jobs", jobs.index, "submit", "read"),
         door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read"),
@@ -35,8 +38,6 @@ def routes() -> list[Route]:
         door("DELETE", "/v1/subscriptions/{id}", subscriptions.remove, "manage"),
         door("GET", "/v1/deliveries", subscriptions.deliveries, "read"),
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
-        door("POST", "/callbacks/{token}", callbacks.receive),
-        door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
         door("GET", "/healthz", health.alive),

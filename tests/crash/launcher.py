@@ -54,9 +54,8 @@ class Plan:
 class Watched(sqlite3.Connection):
     """The writing connection: counts its steps, dies at one of them, and has one of these defects:
 
-    `late_commit`     callbacks are answered before their COMMIT, which comes with the next statement
-    `no_savepoint`    a happening that fails leaves behind what it had already written
-    `no_rollback`     a transaction that failed stays open
+    `late_commit`   callbacks are answered before their COMMIT, which comes with the next statement
+    `deaf`          a COMMIT that fails is taken for one that worked
     """
 
     plan = Plan()
@@ -69,13 +68,18 @@ class Watched(sqlite3.Connection):
         if self._owes_commit:
             self._owes_commit = False
             super().execute("COMMIT")
-        if self._left_out(sql):
-            return self.cursor()
         self._holds_callback |= sql.startswith("INSERT INTO callbacks")
         if sql == "COMMIT" and self._holds_callback and self.plan.broken == "late_commit":
             self._holds_callback, self._owes_commit = False, True
             return self.cursor()
-        found = super().execute(sql, *values)
+        try:
+            found = super().execute(sql, *values)
+        except sqlite3.OperationalError:
+            if sql != "COMMIT" or self.plan.broken != "deaf":
+                raise
+            if self.in_transaction:
+                super().execute("ROLLBACK")
+            return self.cursor()
         if sql == "COMMIT":
             self._step()
         return found
@@ -85,14 +89,6 @@ class Watched(sqlite3.Connection):
         found = super().executescript(script)
         self._step()
         return found
-
-    def _left_out(self, sql: str) -> bool:
-        match self.plan.broken:
-            case "no_savepoint":
-                return sql in ("SAVEPOINT one", "RELEASE one", "ROLLBACK TO one")
-            case "no_rollback":
-                return sql == "ROLLBACK"
-        return False
 
     def _step(self) -> None:
         self._steps += 1

@@ -262,7 +262,7 @@ async def test_what_comes_after_the_end_is_kept_for_a_day_and_harmless(running: 
     dead = await running.calls_back({"status": "FAILED", "artifacts": []})
 
     assert (late.status_code, dead.status_code) == (200, 404)
-    assert (await running.effects())[-1] == "late: the job had already ended"
+    assert (await running.effects())[-1].startswith("late: ")
     assert await running.events() == events
     assert (await running.now())["updatedAt"] == ended["updatedAt"]
 

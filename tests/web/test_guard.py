@@ -16,7 +16,14 @@ pytestmark = pytest.mark.anyio
 
 DROPIN = "/v1/runwayml/"
 # Health, callbacks by their secret, artifacts by their signature, public keys: nothing else, ever.
-OPEN = {"/healthz", "/readyz", "/callbacks/{token}", "/v1/artifacts/{id}/{name}", "/.well-known/webhooks-keys.json"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/callbacks/{token}",
+    "/callbacks/inbox/{token}",
+    "/v1/artifacts/{id}/{name}",
+    "/.well-known/webhooks-keys.json",
+}
 
 SUBMIT, READ, MANAGE = {"submit"}, {"read"}, {"manage"}
 # Who gets in where, as the contract has it; a door that is new has to be written down here, too.
@@ -112,7 +119,8 @@ async def test_the_open_doors_answer_without_a_token(here: Journey) -> None:
     async with httpx2.AsyncClient(base_url=here.relay_url, trust_env=False) as stranger:
         assert (await stranger.get("/healthz")).status_code == 200
         assert (await stranger.get("/readyz")).status_code == 200
-        assert (await stranger.post(address("/callbacks/{token}"), content=b"{}")).status_code == 404
+        for callbacks in ("/callbacks/{token}", "/callbacks/inbox/{token}"):
+            assert (await stranger.post(address(callbacks), content=b"{}")).status_code == 404
         assert (await stranger.get(address("/v1/artifacts/{id}/{name}"))).status_code == 404
 
 

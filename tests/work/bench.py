@@ -158,12 +158,14 @@ class Bench:
 
 
 async def steps(worker: Worker) -> int | None:
-    """Steps until nothing more is under way; when the next one is due."""
+    """Steps until one finds nothing to do; when the next one is due."""
     while True:
+        while worker._under_way:
+            await asyncio.wait(worker._under_way)
+        before = worker._feed.generation
         due_ms = await worker.step()
-        if not worker._under_way:
+        if not worker._under_way and worker._feed.generation == before:
             return due_ms
-        await asyncio.wait(worker._under_way)
 
 
 def found(number: int, status: str, **more: Any) -> Found:
