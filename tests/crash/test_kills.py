@@ -5,6 +5,7 @@ test. Its page cache survives, so this is about order and atomicity; `test_sync`
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ CLIENTS = 3
 GOING_MAX = 6
 # A second life gets to about this step before it has taken up everything.
 AGAIN_MAX = 60
+MISSED_MAX = 3
 
 
 @dataclass
@@ -133,13 +135,13 @@ async def dies_again(here: World, step: int) -> bool:
 
 
 def folder_of(parent: Path, step: int) -> Path:
-    (folder := parent / f"step-{step}").mkdir()
+    (folder := parent / f"step-{step}").mkdir(exist_ok=True)
     return folder
 
 
 async def killed_at(folder: Path, steps: Iterable[int], again: Random | None = None) -> Tally:
-    """Kill at each of these steps, until one is not reached."""
-    tally = Tally()
+    """Kill at each of these steps, until some in a row are not reached: not every life takes equally many."""
+    tally, missed = Tally(), 0
     async with nursery() as forks:
         for step in steps:
             async with world(folder_of(folder, step), forks) as here:
@@ -147,13 +149,15 @@ async def killed_at(folder: Path, steps: Iterable[int], again: Random | None = N
                 twice = died and again is not None and await dies_again(here, again.randrange(1, AGAIN_MAX))
                 await here.check_the_end()
                 tally.add(here, died + twice)
-            if not died:
+            shutil.rmtree(folder_of(folder, step))
+            missed = 0 if died else missed + 1
+            if missed == MISSED_MAX:
                 break
     return tally
 
 
 async def test_killed_at_some_steps_of_its_store_it_loses_nothing(tmp_path: Path) -> None:
-    tally = await killed_at(tmp_path, count(5, 47))
+    tally = await killed_at(tmp_path, count(5, 53))
     assert tally.kills > 8
     assert tally.callbacks > 50
 
@@ -166,7 +170,7 @@ async def test_killed_at_every_step_of_its_store_it_loses_nothing(
     tally = await killed_at(tmp_path, count(1), again=Random(7))  # noqa: S311 - chance, not a secret
     with capsys.disabled():
         print(f"\ncrash, step by step: {tally}")
-    assert tally.kills >= 1_000
+    assert tally.kills >= 600
 
 
 # At random, under load

@@ -32,6 +32,7 @@ SCOPES_OF = {
     "GET /v1/jobs": SUBMIT | READ,
     "GET /v1/jobs/{id}": SUBMIT | READ,
     "GET /v1/jobs/{id}/events": SUBMIT | READ,
+    "GET /v1/jobs/{id}/why": SUBMIT | READ,
     "GET /v1/jobs/{id}/callbacks": SUBMIT | READ,
     "GET /v1/jobs/{id}/deliveries": SUBMIT | READ,
     "GET /v1/events": SUBMIT | READ,
@@ -72,7 +73,9 @@ def scopes_of(method: str, path: str) -> set[str]:
     """The scopes that open a door."""
     if path == f"{DROPIN}{{path:path}}":
         return SUBMIT | READ  # nothing is there
-    return SCOPES_OF[f"{method.replace('HEAD', 'GET')} {path.rstrip('/')}"]
+    door = f"{method.replace('HEAD', 'GET')} {path.rstrip('/')}"
+    assert door in SCOPES_OF, f"{door} is new: write down here who may pass"
+    return SCOPES_OF[door]
 
 
 GUARDED = [door for door in doors() if door[1] not in OPEN]
