@@ -21,6 +21,7 @@ from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
 from relay.net.webhook import WebhookSender
 from relay.settings import Settings, load_catalogue
+from relay.store.contract import Store
 from relay.store.sqlite import open_store
 from relay.vault import Vault, load_key, new_hex, parse_key
 from relay.web.app import build
@@ -91,19 +92,6 @@ class Node:
         artifacts = UpstreamArtifacts(upstream, settings.allow_targets)
         stack.push_async_callback(artifacts.aclose)
         addresses = Addresses(self.base_url, vault, clock, settings.artifact_url_ttl)
-        in_doubt_after_s = float(settings.in_doubt_after)
-        submitter = Submitter(
-            store,
-            self.work,
-            clock,
-            upstream,
-            callback_url=f"{settings.public_url}/callbacks" if settings.public_url else None,
-            in_doubt_after_s=in_doubt_after_s,
-        )
-        deliverer = Deliverer(store, self.work, clock, sender, vault, addresses.of)
-        reconciler = Reconciler(store, self.work, clock, upstream, in_doubt_after_s=in_doubt_after_s)
-        keeper = AccountKeeper(store, self.work, clock, upstream, given=settings.accounts)
-        in_doubt, released = await submitter.recover(), await deliverer.recover()
         self._fill(
             app,
             store=store,
@@ -122,12 +110,27 @@ class Node:
             ),
             streams=Streams(),
         )
-        self.workers = [keeper, submitter, reconciler, deliverer, Janitor(store, self.work, clock)]
+        await self._start_workers(store, upstream, Deliverer(store, self.work, clock, sender, vault, addresses.of))
         stack.push_async_callback(self._stop_workers)
-        for worker in self.workers:
-            worker.start()
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
+
+    async def _start_workers(self, store: Store, upstream: Upstream, deliverer: Deliverer) -> None:
+        """What was cut off by the last end is settled first, then everybody begins."""
+        settings, shared = self.settings, (store, self.work, self.clock)
+        in_doubt_after_s = float(settings.in_doubt_after)
+        callback_url = f"{settings.public_url}/callbacks" if settings.public_url else None
+        submitter = Submitter(*shared, upstream, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s)
+        self.workers = [
+            AccountKeeper(*shared, upstream, given=settings.accounts),
+            submitter,
+            Reconciler(*shared, upstream, in_doubt_after_s=in_doubt_after_s),
+            deliverer,
+            Janitor(*shared),
+        ]
+        in_doubt, released = await submitter.recover(), await deliverer.recover()
+        for worker in self.workers:
+            worker.start()
         self._log.info(
             "relay.started",
             instance=store.instance,
