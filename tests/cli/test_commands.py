@@ -1,0 +1,132 @@
+"""The commands as their users run them: processes of their own, against a relay with real sockets."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from relay.sandbox.scenarios import SCENARIOS
+from tests.journeys import ADMIN_TOKEN, Journey, journey
+
+pytestmark = pytest.mark.anyio
+
+
+async def relay(
+    *arguments: str, folder: Path | None = None, env: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str, str]:
+    """`(exit code, stdout, stderr)` of a command; only these variables of the relay's are set."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "relay.cli.main",
+        *arguments,
+        env=inherited | {"COLUMNS": "100"} | dict(env),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+def at(running: Journey) -> dict[str, str]:
+    return {"RELAY_URL": running.relay_url, "RELAY_TOKEN": ADMIN_TOKEN}
+
+
+async def test_models_shows_a_table_of_all_and_everything_of_one(tmp_path: Path) -> None:
+    async with journey(tmp_path) as running:
+        _, table, _ = await relay("models", env=at(running))
+        _, one, _ = await relay("models", "kling-2.6-pro", env=at(running))
+        _, text, _ = await relay("models", "--json", env=at(running))
+        code, _, said = await relay("models", "gen9", env=at(running))
+
+        names = [model["name"] for model in json.loads(text)["data"]]
+        assert len(names) == 18
+        assert all(name in table for name in names)
+        assert max(map(len, table.splitlines())) <= 100
+        assert "5, 10" in one
+        assert (code, "there is no model gen9" in said) == (1, True)
+
+
+async def test_trigger_lists_every_scenario(tmp_path: Path) -> None:
+    _, listed, _ = await relay("trigger", "--list", folder=tmp_path)
+
+    assert all(name in listed for name in SCENARIOS)
+
+
+async def test_trigger_sets_a_scenario_up_and_sends_a_job_into_it(tmp_path: Path) -> None:
+    async with journey(tmp_path) as running:
+        sandbox = running.sandbox_url
+        code, text, said = await relay("trigger", "bad-output", "--sandbox", sandbox, "--json", env=at(running))
+        assert code == 0, said
+
+        job = await running.ended(json.loads(text)["id"])
+
+        assert (job["state"], job["error"]["code"], job["replyRef"]) == ("failed", "bad_output", "bad-output")
+
+
+async def test_trigger_says_when_the_sandbox_or_the_relay_is_not_there(tmp_path: Path) -> None:
+    async with journey(tmp_path) as running:
+        nowhere = "http://127.0.0.1:9"
+        without_sandbox = await relay("trigger", "happy", "--sandbox", nowhere, env=at(running))
+        without_relay = await relay(
+            "trigger", "happy", "--sandbox", running.sandbox_url, env={"RELAY_URL": nowhere, "RELAY_TOKEN": ADMIN_TOKEN}
+        )
+        wrong_token = await relay(
+            "trigger", "happy", "--sandbox", running.sandbox_url, env=at(running) | {"RELAY_TOKEN": "wrong"}
+        )
+
+        assert without_sandbox[0] == without_relay[0] == wrong_token[0] == 1
+        assert "sandbox" in without_sandbox[2]
+        assert "cannot be reached" in without_relay[2]
+        assert "token is not known" in wrong_token[2]
+
+
+async def test_doctor_finds_a_healthy_folder_healthy(tmp_path: Path) -> None:
+    good = {"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24, "RELAY_PUBLIC_URL": "https://relay.example.com"}
+
+    code, text, _ = await relay("doctor", "--json", folder=tmp_path, env=good)
+
+    found = {row["name"]: row["verdict"] for row in json.loads(text)}
+    assert code == 0
+    assert found.keys() >= {"settings", "callbacks", "sqlite", "database", "key", "disk"}
+    assert "failure" not in found.values()
+    assert os.listdir(tmp_path) == []  # it looks, and makes nothing
+
+
+async def test_doctor_tells_every_wrong_setting_and_a_damaged_database(tmp_path: Path) -> None:
+    code, text, _ = await relay("doctor", folder=tmp_path, env={"RELAY_NONSENSE": "1", "RELAY_ADMIN_TOKEN": "short"})
+    assert code == 1
+    for problem in ("RELAY_NONSENSE", "RELAY_UPSTREAM_TOKEN", "RELAY_ADMIN_TOKEN", "at least 24"):
+        assert problem in text
+
+    (tmp_path / "relay.db").write_bytes(b"this is no database" * 100)
+    good = {"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24}
+    code, text, _ = await relay("doctor", folder=tmp_path, env=good)
+    assert (code, "relay.db" in text) == (1, True)
+
+
+async def test_doctor_leaves_a_database_in_use_alone(tmp_path: Path) -> None:
+    async with journey(tmp_path):
+        code, text, _ = await relay(
+            "doctor",
+            folder=tmp_path,
+            env={"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24},
+        )
+
+    assert code == 0
+    assert "in use by a running relay" in " ".join(text.split())
+
+
+async def test_an_unknown_command_and_no_command_say_what_there_is(tmp_path: Path) -> None:
+    unknown, helped = await relay("nope", folder=tmp_path), await relay("--help", folder=tmp_path)
+
+    assert unknown[0] == 2
+    assert "No such command 'nope'" in unknown[2]
+    assert all(command in helped[1] for command in ("serve", "sandbox", "dev", "demo", "models", "trigger", "doctor"))
