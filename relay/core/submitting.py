@@ -136,11 +136,15 @@ class AttemptStarted(Happening[Attempt | None]):
     at_ms: int
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id)
+        return Needs(job_id=self.job_id, accounts=True)
 
     def decide(self, loaded: Loaded) -> Changes[Attempt | None]:
         job = loaded.job
         if job is None or job.state != "queued":
+            return nothing(None)
+        account = next((known for known in loaded.accounts if known.email == self.account), None)
+        if account is not None and account.retry_at_ms > self.at_ms:
+            # The account has closed since the decision was made, with the 429 that put this very job back, say.
             return nothing(None)
         draft = Draft(loaded)
         number = job.attempts + 1

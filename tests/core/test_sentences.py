@@ -109,6 +109,12 @@ SENTENCES: list[tuple[dict[str, Any], str, object]] = [
     ({"model": "gen4.5", "audio": 1}, "audio must be true or false, not 1", "true or false"),
     ({"model": "gen4.5", "text_prompt": ["x"]}, "text_prompt must be text, not a list", "text"),
     ({}, "model is required: see GET /v1/models", None),
+    ({"model": 5}, "model must be text, not 5", "text"),
+    (
+        {"model": "kling-o3-pro", "startFrameAssetId": asset(1), "endFrameAssetId": asset(2)} | images(1),
+        "endFrameAssetId cannot be combined with imageAssetId1: kling-o3-pro takes reference images or an end frame",
+        [],
+    ),
     (
         {"model": "veo-3.1", "imageAssetId3": asset(3)},
         "imageAssetId3 is not taken by veo-3.1: it takes 2 images, in imageAssetId1 and imageAssetId2",

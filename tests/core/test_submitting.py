@@ -140,7 +140,14 @@ def test_what_surely_was_not_created_goes_back_into_the_queue_without_an_event(o
     memory.apply(answered(outcome))
     assert (memory.job.state, memory.job.account, memory.attempt.state) == ("queued", None, "not_created")
     assert memory.types == ["queued"]
-    assert memory.apply(started(door="hash-2")) is not None
+    assert memory.apply(started(account_of(memory).retry_at_ms, door="hash-2")) is not None
+
+
+def test_an_account_that_has_closed_since_the_decision_gets_no_attempt() -> None:
+    memory = sending()
+    memory.apply(answered(Busy("full")))
+    assert memory.apply(started(account_of(memory).retry_at_ms - 1, door="hash-2")) is None
+    assert (memory.job.state, memory.job.attempts) == ("queued", 1)
 
 
 def test_a_refused_request_fails_and_says_why() -> None:
@@ -255,9 +262,10 @@ def test_of_refused_attempts_the_newest_are_kept() -> None:
     memory = Memory(account())
     memory.apply(submitted())
     for number in range(1, FAILED_ATTEMPTS_KEPT + 4):
-        memory.apply(started(door=f"hash-{number}"))
-        memory.apply(answered(Busy("full"), number=number))
-    memory.apply(started(door="hash-last"))
+        at_ms = NOW_MS + number * 60_000
+        memory.apply(started(at_ms, door=f"hash-{number}"))
+        memory.apply(answered(Busy("full"), at_ms, number=number))
+    memory.apply(started(at_ms + 60_000, door="hash-last"))
     numbers = [attempt.number for attempt in memory.all(Attempt)]
     assert numbers == list(range(4, FAILED_ATTEMPTS_KEPT + 5))
 

@@ -20,6 +20,8 @@ from tests.journeys import EXAMPLE, Subscriber
 
 Promise = tuple[str, str]
 
+SETTLED_S = 40.0
+
 
 @dataclass
 class Promises:
@@ -129,10 +131,11 @@ async def ended(relay: Relay, job_id: str) -> None:
 
 async def settled(relay: Relay) -> None:
     """Once every job has ended, and nothing is owed to anybody any more."""
-    jobs = await relay.all("/v1/jobs")
-    await together(*(ended(relay, job["id"]) for job in jobs if job["finishedAt"] is None))
-    while await relay.all("/v1/deliveries", state=["waiting", "due", "sending"]):
-        pass  # each look takes a moment, and nothing tells of a delivery
+    async with asyncio.timeout(SETTLED_S):
+        jobs = await relay.all("/v1/jobs")
+        await together(*(ended(relay, job["id"]) for job in jobs if job["finishedAt"] is None))
+        while await relay.all("/v1/deliveries", state=["waiting", "due", "sending"]):
+            pass  # each look takes a moment, and nothing tells of a delivery
 
 
 def heard(subscriber: Subscriber) -> set[str]:

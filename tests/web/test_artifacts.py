@@ -1,6 +1,6 @@
 """A signed address gives a file's bytes, to whoever holds it and for as long as it says, and nothing else."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from relay.clock import ManualClock
 from relay.core import task as tasks
 from relay.core.job import Job
 from relay.core.outcome import Found, TaskAnswer, Unanswered
+from relay.core.target import parse_allow
 from relay.errors import BadGateway, NotFound
 from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
@@ -71,6 +72,16 @@ async def test_parts_of_a_film_are_served_to_players_that_seek(
     assert (changed.status_code, len(changed.content)) == (200, size)
 
 
+async def test_while_a_link_lives_the_upstream_is_not_asked(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    before = here.vendor.requests.get("/tasks/{taskId}", 0)
+    for first in range(5):
+        await stranger.get(ended["artifacts"][0]["url"], headers={"Range": f"bytes={first}-"})
+
+    assert here.vendor.requests.get("/tasks/{taskId}", 0) == before
+
+
 async def test_a_head_request_tells_the_size_and_sends_nothing(
     ended: dict[str, Any], stranger: httpx2.AsyncClient
 ) -> None:
@@ -126,10 +137,16 @@ async def test_a_link_that_has_expired_upstream_is_asked_for_anew(tmp_path: Path
         job = await here.ended((await here.submit())["id"])
         sandbox_clock.advance(3_600)
         expired = await stranger.get(job["artifacts"][0]["sourceUrl"])
+        asked = here.vendor.requests.get("/tasks/{taskId}", 0)
         served = await stranger.get(job["artifacts"][0]["url"])
+        part = await stranger.get(job["artifacts"][0]["url"], headers={"Range": "bytes=4-7"})
+        preview = await stranger.get(job["artifacts"][0]["previewUrls"][0])
 
     assert expired.status_code == 403
     assert (served.status_code, served.content[4:8]) == (200, b"ftyp")
+    assert (part.status_code, part.content) == (206, b"ftyp")
+    assert (preview.status_code, preview.content[1:4]) == (200, b"PNG")
+    assert here.vendor.requests.get("/tasks/{taskId}", 0) == asked + 3
 
 
 @pytest.mark.parametrize("way", ["403", "404", "500", "cut"])
@@ -157,11 +174,11 @@ class Asked(Upstream):
 
 
 @asynccontextmanager
-async def artifacts(peer: Peer, *links: str) -> AsyncGenerator[UpstreamArtifacts]:
-    """What serves files, where the upstream names `links` when it is asked (nothing: it does not answer)."""
+async def artifacts(dead: Peer, peer: Peer, *links: str) -> AsyncGenerator[UpstreamArtifacts]:
+    """What serves files of the two peers; the upstream names `links` when it is asked (nothing: it does not answer)."""
     report = tasks.read({"status": "SUCCEEDED", "artifacts": [{"url": link} for link in links]})
     upstream = Asked(Found(report) if report and links else Unanswered("it is down"))
-    opened = UpstreamArtifacts(upstream, peer.allow)
+    opened = UpstreamArtifacts(upstream, parse_allow([f"127.0.0.1:{dead.port}", f"127.0.0.1:{peer.port}"]))
     try:
         yield opened
     finally:
@@ -178,46 +195,59 @@ def job_with(link: str) -> Job:
     return replace(job, artifacts=list(report.artifacts), upstream_task_id="a task")
 
 
+FILM = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfilm"
+EXPIRED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno."
+
+
 async def test_the_files_host_sees_neither_the_upstreams_token_nor_the_readers_headers() -> None:
     requests: list[bytes] = []
-    film = b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: "1"\r\n\r\nfilm'
     async with (
-        serving(answering(film, requests=requests)) as peer,
-        artifacts(peer, f"http://127.0.0.1:{peer.port}/fresh.mp4?_jwt=x") as files,
+        serving(answering(EXPIRED, requests=requests)) as dead,
+        serving(answering(FILM, requests=requests)) as peer,
+        artifacts(dead, peer, f"http://127.0.0.1:{peer.port}/fresh.mp4?_jwt=x") as files,
     ):
-        job = job_with(f"http://127.0.0.1:{peer.port}/old.mp4")
+        job = job_with(f"http://127.0.0.1:{dead.port}/old.mp4")
         async with files.open(job, 0, None, {"range": "bytes=0-3"}) as file:
             read = b"".join([chunk async for chunk in file.chunks()])
 
-    lines = requests[0].split(b"\r\n")
     assert read == b"film"
-    assert lines[0] == b"GET /fresh.mp4?_jwt=x HTTP/1.1"
-    assert b"range: bytes=0-3" in lines
-    assert b"upstream-token" not in requests[0]
-    assert b"authorization" not in requests[0].lower()
+    assert [request.partition(b"\r\n")[0] for request in requests] == [
+        b"GET /old.mp4 HTTP/1.1",
+        b"GET /fresh.mp4?_jwt=x HTTP/1.1",
+    ]
+    for request in requests:
+        assert b"range: bytes=0-3" in request.split(b"\r\n")
+        assert b"upstream-token" not in request
+        assert b"authorization" not in request.lower()
 
 
-async def test_while_the_upstream_is_down_the_known_link_is_used() -> None:
-    requests: list[bytes] = []
-    film = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfilm"
-    async with serving(answering(film, requests=requests)) as peer, artifacts(peer) as files:
-        async with files.open(job_with(f"http://127.0.0.1:{peer.port}/old.mp4"), 0, None, {}) as file:
-            assert file.status == 200
+async def test_a_dead_link_is_a_502_while_the_upstream_cannot_be_asked() -> None:
+    async with serving(answering(EXPIRED)) as peer, artifacts(peer, peer) as files:
+        with pytest.raises(BadGateway):
+            async with files.open(job_with(f"http://127.0.0.1:{peer.port}/old.mp4"), 0, None, {}):
+                pass
         with pytest.raises(NotFound):
             async with files.open(job_with(f"http://127.0.0.1:{peer.port}/old.mp4"), 0, 0, {}):
                 pass
 
-    assert requests[0].startswith(b"GET /old.mp4 HTTP/1.1")
+    assert peer.connections == 1
 
 
 @pytest.mark.parametrize("link", ["http://169.254.169.254/latest", "http://127.0.0.1:1/film.mp4", "http://10.0.0.1/x"])
 async def test_a_link_that_leads_inside_is_not_followed(link: str) -> None:
-    async with serving(answering(b"")) as peer, artifacts(peer, link) as files:
+    async with serving(answering(b"")) as peer, artifacts(peer, peer, link) as files:
         with pytest.raises(BadGateway):
             async with files.open(job_with(link), 0, None, {}):
                 pass
 
     assert peer.connections == 0
+
+
+def always(job: Job) -> Callable[[str], Awaitable[Job]]:
+    async def found(any_id: str) -> Job:
+        return job
+
+    return found
 
 
 async def test_a_reader_that_hangs_up_ends_the_fetch(
@@ -226,8 +256,10 @@ async def test_a_reader_that_hangs_up_ends_the_fetch(
     endless = flooding(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 10_000)
     async with (
         serving(endless) as peer,
-        artifacts(peer, f"http://127.0.0.1:{peer.port}/film.mp4") as files,
+        artifacts(peer, peer) as files,
     ):
+        job = replace(job_with(f"http://127.0.0.1:{peer.port}/film.mp4"), id=ended["id"])
+        monkeypatch.setattr(here.node.app.state.store, "job", always(job))
         monkeypatch.setitem(here.node.app.state._state, "artifacts", files)
         async with stranger.stream("GET", ended["artifacts"][0]["url"]) as response:
             assert response.status_code == 200

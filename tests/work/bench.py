@@ -22,6 +22,7 @@ from relay.vault import hash_token, new_hex, new_uuid7
 from relay.work.loop import Worker
 from relay.work.reconciler import Reconciler
 from relay.work.submitter import Submitter
+from tests.journeys import WAIT_S
 
 EMAIL = "me@example.com"
 IN_DOUBT_AFTER_S = 1_800.0
@@ -159,13 +160,14 @@ class Bench:
 
 async def steps(worker: Worker) -> int | None:
     """Steps until one finds nothing to do; when the next one is due."""
-    while True:
-        while worker._under_way:
-            await asyncio.wait(worker._under_way)
-        before = worker._feed.generation
-        due_ms = await worker.step()
-        if not worker._under_way and worker._feed.generation == before:
-            return due_ms
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            while worker._under_way:
+                await asyncio.wait(worker._under_way)
+            before = worker._feed.generation
+            due_ms = await worker.step()
+            if not worker._under_way and worker._feed.generation == before:
+                return due_ms
 
 
 def found(number: int, status: str, **more: Any) -> Found:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from relay.clock import ManualClock
+from relay.clock import ManualClock, wait_at_most
 from relay.core.ledger import Happening
 from relay.errors import Unavailable
 from relay.feed import Feed
@@ -71,6 +71,15 @@ async def test_a_wall_clock_that_jumps_back_delays_it_by_no_more_than_a_minute(w
     worker.clock.jump_wall(-86_400)
     worker.clock.advance(IDLE_MAX_S)
     await eventually(lambda: worker.steps == 2)
+
+
+async def test_a_wait_counts_from_when_it_was_begun() -> None:
+    clock = ManualClock()
+    waiting = asyncio.create_task(wait_at_most(clock, asyncio.Event().wait(), 5))
+    await asyncio.sleep(0)  # it has begun, and its timer has not yet taken a step
+    clock.advance(5)
+
+    assert await asyncio.wait_for(waiting, 10) is False
 
 
 async def test_it_steps_when_work_under_way_has_ended(worker: Counting) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from relay.core.accounts import AccountsListed, SeenAccount
-from relay.core.dispatch import BUSY_STEPS_MS, PARKED_MS, UPSTREAM_DOWN_MS
+from relay.core.dispatch import BUSY_STEPS_MS, PARKED_MS, UPSTREAM_DOWN_MS, Waiting
 from relay.core.outcome import Accepted, BadToken, Busy, NoCredits, NotSent, Outcome, Refused, RunningTask, Unknown
+from relay.core.submitting import AttemptAnswered
 from relay.work import loop
 from tests.journeys import eventually
 from tests.work.bench import EMAIL, bench, report, steps, task_id
@@ -241,3 +243,23 @@ async def test_an_answer_that_cannot_be_kept_leaves_the_job_in_doubt_and_not_und
 
         assert sorted(await here.states()) == ["in_doubt", "running"]
         assert await here.store.attempts_sending() == []
+
+
+async def test_a_429_that_comes_while_the_next_job_is_chosen_is_heeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as here:
+        attempt = await here.attempted(None)
+        read = here.store.waiting
+
+        async def late(accounts: Sequence[str], limit: int) -> list[Waiting]:
+            """The accounts have been read, and now the 429 puts the job back that is then seen as waiting."""
+            busy = AttemptAnswered(attempt.job_id, 1, Busy("full"), here.clock.now_ms())
+            await here.store.apply(busy)
+            return await read(accounts, limit)
+
+        monkeypatch.setattr(here.store, "waiting", late)
+        await steps(here.submitter())
+
+        assert await here.states() == ["queued"]
+        assert here.upstream.created == []
