@@ -22,9 +22,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from relay.core.target import Allow, parse_allow
+from relay.core.target import Allow, Target, parse_allow
 from relay.errors import InvalidRequest, TargetRefused
-from relay.net.transport import CallFailed, GuardedTransport, Resolve
+from relay.net.transport import CallFailed, GuardedTransport, Resolve, _alternating, _Call, _connect, _current
 
 pytestmark = pytest.mark.anyio
 
@@ -404,6 +404,20 @@ async def test_an_ipv6_address_stands_in_brackets_in_the_host_header() -> None:
     assert f"Host: [::1]:{peer.port}\r\n".encode() in requests[0]
 
 
+@pytest.mark.parametrize(
+    ("addresses", "order"),
+    [
+        (["::1", "::2", "::3", "1.1.1.1", "1.1.1.2"], ["::1", "1.1.1.1", "::2", "1.1.1.2", "::3"]),
+        (["1.1.1.1", "::1", "1.1.1.2"], ["1.1.1.1", "::1", "1.1.1.2"]),
+        (["1.1.1.1", "1.1.1.2"], ["1.1.1.1", "1.1.1.2"]),
+    ],
+)
+def test_the_two_families_are_tried_in_turn_beginning_with_the_systems_first(
+    addresses: list[str], order: list[str]
+) -> None:
+    assert _alternating(addresses) == order
+
+
 async def test_a_closed_port_is_a_failure_that_names_the_reason_and_no_inner_address() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -621,6 +635,30 @@ async def test_an_answer_that_comes_before_the_request_was_read_is_an_answer() -
         assert response.status == 413
 
 
+async def test_a_body_that_the_caller_does_not_read_holds_the_other_side_up_and_is_read_later_whole() -> None:
+    length = 30_000_000
+    held_up = asyncio.Event()
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+        for _ in range(length // 10_000):
+            writer.write(bytes(10_000))
+            try:
+                await asyncio.wait_for(asyncio.shield(drained := asyncio.ensure_future(writer.drain())), 0.5)
+            except TimeoutError:
+                held_up.set()
+                await drained
+
+    async with (
+        serving(act) as peer,
+        calling(peer.allow) as transport,
+        transport.stream("GET", peer.url, deadline_s=LONG_S) as response,
+    ):
+        await held_up.wait()
+        assert sum([len(piece) async for piece in response.iter_raw()]) == length
+
+
 async def test_a_body_that_is_not_read_to_its_end_closes_the_connection() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n"
     async with serving(flooding(answer, bytes(65536))) as peer, calling(peer.allow) as transport:
@@ -674,6 +712,32 @@ async def test_a_kept_connection_that_the_other_side_closes_at_the_next_request_
         assert (await fetch(transport, peer.url))[0] == 200
         assert (await fetch(transport, peer.url))[0] == 200
     assert peer.connections == 2
+
+
+async def test_kept_connections_that_were_closed_meanwhile_are_not_used() -> None:
+    both_are_busy, close = asyncio.Event(), asyncio.Event()
+    served = 0
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        is_late = served > 3
+        await read_request(reader)
+        if served == 3:
+            both_are_busy.set()
+        await both_are_busy.wait()
+        writer.write(OK)
+        if not is_late:
+            await close.wait()
+
+    async with serving(act) as peer, calling(peer.allow) as transport:
+        await asyncio.gather(*(fetch(transport, peer.url) for _ in range(3)))
+        close.set()
+        await peer.hung_up.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)  # the ends of three connections are on their way through the loop
+        assert (await fetch(transport, peer.url))[0] == 200
+    assert peer.connections == 4
 
 
 async def test_a_new_connection_that_is_closed_without_an_answer_is_not_replaced() -> None:
@@ -842,6 +906,49 @@ async def test_bytes_that_come_in_the_clear_before_the_handshake_are_never_taken
     resolve, _ = resolving(["127.0.0.1"])
     async with serving(act) as peer, calling(peer.allow, resolve, authority.trusting()) as transport:
         assert (await failure(transport, f"https://hook.test:{peer.port}/")).kind == "tls_failed"
+
+
+async def test_bytes_that_wait_on_a_connection_when_the_handshake_begins_end_it(authority: Authority) -> None:
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(act) as peer:
+        connection = await _connect("127.0.0.1", peer.port, "hook.test")
+        while not connection.get_extra_info("is_readable"):  # noqa: ASYNC110 - what is awaited is the loop's reading
+            await asyncio.sleep(0)
+        token = _current.set(_Call(Target("https", "hook.test", peer.port), 0))
+        try:
+            with pytest.raises(CallFailed, match="does not speak TLS"):
+                await connection.start_tls(authority.trusting(), "hook.test")
+        finally:
+            _current.reset(token)
+        await peer.hung_up.wait()
+
+
+async def test_a_peer_that_wants_a_certificate_of_ours_is_a_failure_of_tls(authority: Authority) -> None:
+    tls = authority.server(x509.DNSName("hook.test"))
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listener: socket.socket) -> None:
+        # asyncio's server hangs up without the alert that says why, so this one is a thread.
+        connection, _ = listener.accept()
+        with tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
+            with suppress(ssl.SSLError):
+                secured.do_handshake()
+            while socket.socket.recv(secured, 65536):
+                pass
+
+    resolve, _ = resolving(["127.0.0.1"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        serving_once = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with calling(parse_allow(f"hook.test:{port}"), resolve, authority.trusting()) as transport:
+            failed = await failure(transport, f"https://hook.test:{port}/")
+        await serving_once
+    assert failed.kind == "tls_failed"
+    assert failed.message.startswith("the TLS connection to hook.test broke: ")
+    assert "certificate required" in failed.message
 
 
 async def test_a_tls_connection_that_is_cut_in_the_middle_of_an_answer_is_a_failure(authority: Authority) -> None:

@@ -102,7 +102,12 @@ HOSTILE = [
         "sends headers without end", flooding(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999), "too_large", words="before"
     ),
     Hostile(
-        "drips its body", dripping(head("200 OK", "Content-Length: 9999") + b"ab", b"c"), "timeout", 200, "reading"
+        "drips its body",
+        dripping(head("200 OK", "Content-Length: 9999") + b"ab", b"c"),
+        "timeout",
+        200,
+        "reading",
+        "ab",
     ),
     Hostile(
         "stops in its body",
@@ -168,6 +173,7 @@ async def test_a_hostile_subscriber_comes_back_as_one_answer_with_a_class_and_a_
     assert answer.detail.startswith("127.0.0.1 ")
     assert "s3cret" not in repr(answer)
     assert answer.excerpt.startswith(hostile.excerpt)
+    assert bool(answer.excerpt) == bool(hostile.excerpt)
     assert answer.took_ms < LONG_S * 1000
 
 
@@ -353,6 +359,14 @@ async def test_headers_that_http_cannot_carry_are_the_callers_mistake() -> None:
     async with serving(answering(OK)) as peer, sending(peer.allow) as sender:
         with pytest.raises(InvalidRequest):
             await sender.send(peer.url, {"X": "a\r\nY: b"}, BODY)
+
+
+async def test_closing_the_sender_closes_the_connections_that_it_kept() -> None:
+    async with serving(answering(OK)) as peer:
+        async with sending(peer.allow) as sender:
+            await sender.send(peer.url, {}, BODY)
+            assert not peer.hung_up.is_set()
+        await peer.hung_up.wait()
 
 
 async def test_a_cancelled_delivery_is_cancelled() -> None:
