@@ -74,25 +74,28 @@ class Report:
         return self.status in FINAL
 
 
-def decode(body: bytes) -> object:
+def decode(body: bytes, *, mend: bool = True) -> object:
     """Parse JSON as strictly as a hostile sender deserves.
 
     Returns the value, or `None` when the bytes are not JSON (NaN, too long a number, no charset of JSON's) or nested
-    deeper than `DEPTH_MAX`. Strings that no UTF-8 text can hold (lone surrogates) lose just those characters.
+    deeper than `DEPTH_MAX`. With `mend`, strings that no UTF-8 text can hold (lone surrogates) lose just those
+    characters; without, they stay, for whoever refuses them by name.
     """
     try:
         value = from_json(body, allow_inf_nan=False)
         return None if _too_deep(value) else value
     except ValueError:
-        return _decode_odd(body)
+        return _decode_odd(body, mend=mend)
 
 
-def _decode_odd(body: bytes) -> object:
+def _decode_odd(body: bytes, *, mend: bool) -> object:
     """The same for what the quick parser does not take: byte order marks, UTF-16 and 32, lone surrogates."""
     try:
         text = body.decode("utf-8-sig") if not _looks_wide(body) else body.decode(json.detect_encoding(body))
         value: object = json.loads(text, parse_constant=_refuse_constant)
-        return None if _too_deep(value) else printable(value)
+        if _too_deep(value):
+            return None
+        return printable(value) if mend else value
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         return None
 

@@ -117,7 +117,7 @@ async def read_object(request: Request) -> dict[str, Any]:
             allowed=["application/json"],
         )
     body = await read_body(request)
-    value = tasks.decode(body)
+    value = tasks.decode(body, mend=False)
     if not isinstance(value, dict):
         message = "the body is not JSON" if value is None else "the body is JSON, but not an object"
         raise InvalidRequest.field("body", "json_object", message, allowed="a JSON object")

@@ -214,7 +214,9 @@ async def test_a_file_that_sqlite_will_not_write_is_a_503_until_it_will(tmp_path
         here = await troubled(relay, running.vendor)
         store = running.node.app.state.store
         await pragma(store, spoil)
-        refused = [await here.post() for _ in range(20)][-1]
+        tries, refused = 1, await here.post()
+        while refused.status_code == 200 and tries < TRIES_MAX:  # a full file has some room left in its pages
+            tries, refused = tries + 1, await here.post()
         assert (refused.status_code, refused.headers["retry-after"]) == (503, str(writer.RETRY_AFTER_S))
         assert await here.status(f"/v1/jobs/{next(iter(here.promises.jobs))}/callbacks") == 200
         await pragma(store, heal)

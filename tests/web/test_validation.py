@@ -54,3 +54,15 @@ async def test_a_dry_run_says_what_would_become_of_a_request_and_stores_nothing(
         assert (good["valid"], good["problems"], good["request"]) == (True, [], EXAMPLE)
         assert (bad["valid"], bad["problems"][0]["field"]) == (False, "duration")
         assert (await running.get("/v1/jobs"))["data"] == []
+
+
+async def test_text_that_nothing_can_hold_is_refused_by_its_field(tmp_path: Path) -> None:
+    async with journey(tmp_path) as running:
+        answer = await running.client.post(
+            "/v1/jobs",
+            content=b'{"model": "gen4.5", "text_prompt": "half a pair: \\ud83d"}',
+            headers={"Content-Type": "application/json"},
+        )
+
+        assert answer.status_code == 400
+        assert [problem["field"] for problem in answer.json()["problems"]] == ["text_prompt"]
