@@ -135,6 +135,7 @@ def test_the_demo_shows_a_whole_journey_and_exits_0() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "signature verified" in done.stdout
     assert "bytes of MP4" in done.stdout
+    assert "the subscriber answered 200" in done.stdout
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.table import Table
 from relay import observe
 from relay.cli.local import Local, local
 from relay.client import verify
+from relay.clock import SystemClock
 from relay.errors import RelayError
 
 # The page's own example.
@@ -110,7 +111,7 @@ async def _history(console: Console, here: Local, job_id: str) -> None:
     rows += [(row["at"], f"  callback {row['status']}", row["effect"]) for row in callbacks]
     rows += [
         (answer["at"], f"  webhook {row['type']}", f"the subscriber answered {answer['status']}, {answer['tookMs']} ms")
-        for row in await here.client.deliveries(job_id)
+        for row in await _settled_deliveries(here, job_id)
         for answer in row["answers"]
     ]
     table = Table(title=f"History of job {job_id}", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -119,6 +120,16 @@ async def _history(console: Console, here: Local, job_id: str) -> None:
     for at, what, where in sorted(rows):
         table.add_row(at[11:23], what, where)
     console.print(table)
+
+
+async def _settled_deliveries(here: Local, job_id: str) -> list[dict[str, Any]]:
+    """The subscriber has the webhook a moment before the relay has its answer on disk."""
+    clock = SystemClock()
+    while True:
+        found = await here.client.deliveries(job_id)
+        if all(row["state"] == "delivered" for row in found):
+            return found
+        await clock.sleep(0.02)
 
 
 def _source(event: dict[str, Any], called: set[str]) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.fields import FIELDS, YESTERDAYS
-from relay.core.intake import FIELDS_MAX, PASSED_DEPTH_MAX, PASSED_TEXT_MAX, PASSED_VALUES_MAX, TEXT_MAX
+from relay.core.intake import FIELDS_MAX, NAME_MAX, PASSED_DEPTH_MAX, PASSED_TEXT_MAX, PASSED_VALUES_MAX, TEXT_MAX
 from relay.core.request import Door, Mode, check
 from relay.core.wording import NUMBER_MAX
 from tests.samples.doors import CATALOGUE, DOORS, MODES, dropin, native, only_problem
@@ -136,6 +136,29 @@ def test_a_wrong_type_is_refused_in_every_mode_that_judges(mode: Mode) -> None:
 )
 def test_an_unknown_field_that_cannot_be_kept_is_not_passed_on(value: object) -> None:
     assert dropin({"model": "gen4.5", "colour": value}).refused
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"colour": "x" * PASSED_TEXT_MAX},
+        {"colour": [0] * (PASSED_VALUES_MAX - 1)},
+        {"colour": NUMBER_MAX},
+        {"colour": [-NUMBER_MAX, None]},
+        {"x" * NAME_MAX: 1},
+        {f"field{number}": 1 for number in range(FIELDS_MAX - 1)},
+    ],
+    ids=["text", "values", "number", "inner number", "name", "fields"],
+)
+def test_what_is_just_within_the_bounds_is_passed_on(request_: dict[str, Any]) -> None:
+    answer = dropin({"model": "gen4.5"} | request_)
+    assert answer.problems == ()
+    assert answer.request == {"model": "gen4.5"} | request_
+
+
+def test_known_fields_just_within_the_bounds_are_kept_where_nothing_is_judged() -> None:
+    request = {"model": "gen4.5", "text_prompt": "x" * TEXT_MAX, "seed": NUMBER_MAX, "duration": -NUMBER_MAX}
+    assert native(request, "off").request == request
 
 
 def test_a_value_nested_without_end_is_refused_and_does_not_overflow() -> None:

@@ -96,6 +96,12 @@ def test_an_asset_in_an_unknown_field_pins_the_account_too() -> None:
     assert native({"model": "gen4.5", "text_prompt": asset(1)}).account is None
 
 
+@pytest.mark.parametrize("email", ["me", "me@a b", "me@a/b", "me@a?b", "me@a#b", "me@a%b", "me@a\\b", "@" + "x" * 254])
+def test_an_email_that_no_account_can_have_is_refused(email: str) -> None:
+    problem = only_problem(native({"model": "gen4.5", "email": email}))
+    assert (problem.field, problem.rule) == ("email", "email")
+
+
 def test_capitals_do_not_make_another_account() -> None:
     answer = native({"model": "gen4.5", "email": "ME@example.com", "imageAssetId1": asset(1)})
     assert not answer.refused

@@ -108,6 +108,12 @@ SENTENCES: list[tuple[dict[str, Any], str, object]] = [
     ({"model": "gen4.5", "duration": "5"}, 'duration must be a number, not "5"', "a number"),
     ({"model": "gen4.5", "audio": 1}, "audio must be true or false, not 1", "true or false"),
     ({"model": "gen4.5", "text_prompt": ["x"]}, "text_prompt must be text, not a list", "text"),
+    ({"model": "gen4.5", "webhookUrl": "x"}, 'there is no field "webhookUrl": did you mean replyUrl?', "replyUrl"),
+    (
+        {"model": "gen4.5", "zzzzzz": "x"},
+        'there is no field "zzzzzz": see GET /v1/models for the fields of a model',
+        None,
+    ),
     ({}, "model is required: see GET /v1/models", None),
     ({"model": 5}, "model must be text, not 5", "text"),
     (
@@ -276,6 +282,11 @@ def test_an_empty_slot_is_named_once_and_not_without_end() -> None:
     assert len(native({"model": "seedance-2", "text_prompt": "@IMG_2 or @IMG_2"}).problems) == 1
     many = " ".join(f"@IMG_{number}" for number in range(12, 300))
     assert len(native({"model": "seedance-2", "text_prompt": many}).problems) == 20
+
+
+def test_only_the_first_ten_unknown_names_get_a_hint() -> None:
+    answer = native({"model": "gen4.5"} | {f"aspect_ratio_{number}": 1 for number in range(12)})
+    assert [problem.allowed for problem in answer.problems] == ["aspect_ratio"] * 10 + [None] * 2
 
 
 def test_what_was_given_is_cut_to_eighty_characters() -> None:

@@ -149,11 +149,14 @@ def nursery() -> None:
     signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:
         order = json.loads(line)
+        # Its end must not be heard of before its beginning.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:
             be_relay(**order)
         living.add(pid)
         say(1, begun=pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for pid in living:
         os.kill(pid, signal.SIGKILL)
@@ -168,6 +171,7 @@ def be_relay(folder: str, environment: dict[str, str], plan: dict[str, Any]) -> 
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)

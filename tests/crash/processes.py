@@ -47,6 +47,7 @@ class Relay:
     async def stopped(self, by: signal.Signals = signal.SIGKILL) -> int:
         """Its exit code after a signal, or the one that it had already."""
         if not self.ended.done():
+            assert self.pid > 0, "this relay is not a process of its own"
             with suppress(ProcessLookupError):
                 os.kill(self.pid, by)
         async with asyncio.timeout(WAIT_S):

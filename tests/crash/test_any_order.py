@@ -196,7 +196,7 @@ def plain(end: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(steps, max_size=20))
 def test_the_final_job_is_the_same_whatever_order_one_tasks_reports_come_in(
     end: str, some: list[tuple[Any, ...]]
