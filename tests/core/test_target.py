@@ -174,6 +174,42 @@ def test_one_bad_answer_among_good_ones_refuses_the_name(addresses: list[str], w
     assert caught.value.problems[0].rule == "address"
 
 
+def test_as_many_addresses_as_the_bound_are_judged() -> None:
+    assert resolved(["8.8.8.8"] * MAX_ADDRESSES) == "8.8.8.8"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "http://10.0.0.1:3000/",
+            "url has a private address: the relay calls it only when RELAY_ALLOW_TARGETS allows it",
+        ),
+        (
+            "http://127.0.0.1:3000/",
+            "url has a loopback address: the relay calls it only when RELAY_ALLOW_TARGETS names 127.0.0.1:3000",
+        ),
+        (
+            "http://[fe80::1]/",
+            "url has a link-local address: the relay calls it only when RELAY_ALLOW_TARGETS names [fe80::1]:80",
+        ),
+        ("http://224.0.0.1/", "url has a multicast address, which the relay does not call"),
+        (
+            "http://localhost:3000/",
+            "url names this machine (localhost): the relay calls it only when RELAY_ALLOW_TARGETS names localhost:3000",
+        ),
+    ],
+)
+def test_a_refusal_says_what_it_is_and_how_it_could_be_allowed(url: str, sentence: str) -> None:
+    assert str(refusal(url)) == sentence
+
+
+def test_a_name_is_refused_in_the_words_for_names() -> None:
+    with pytest.raises(TargetRefused) as caught:
+        resolved(["10.0.0.1"])
+    assert str(caught.value).startswith("the name hook.example resolves to a private address: the relay calls it only")
+
+
 def test_a_refused_name_does_not_tell_what_it_resolves_to_inside() -> None:
     with pytest.raises(TargetRefused) as caught:
         resolved(["10.20.30.40"])
@@ -504,6 +540,7 @@ def test_all_wrong_items_are_named_at_once() -> None:
 
 def test_nothing_is_allowed_by_an_empty_setting_and_too_much_by_an_endless_one() -> None:
     assert parse_allow("") == parse_allow([]) == parse_allow(" , ") == NOTHING
+    assert len(parse_allow(["10.0.0.1"] * 256).networks) == 256
     with pytest.raises(ConfigurationError, match="at most"):
         parse_allow(["10.0.0.1"] * 257)
 
