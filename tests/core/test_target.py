@@ -143,6 +143,14 @@ def test_an_ipv6_address_outside_2000_3_is_public_only_as_nat64_or_mapped_form_o
         assert address in ip_network("64:ff9b::/96") or address in ip_network("::ffff:0:0/96")
 
 
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [("255.255.255.255", "broadcast"), ("::", "unspecified"), ("::1", "loopback"), ("::2", "transition")],
+)
+def test_an_address_with_a_name_of_its_own_is_called_by_it(address: str, kind: str) -> None:
+    assert kind_of(ip_address(address)) == kind
+
+
 @pytest.mark.parametrize(("first", "last"), [("172.16.0.0", "172.31.255.255"), ("fc00::", "fdff:ffff::")])
 def test_a_block_ends_where_the_registry_says(first: str, last: str) -> None:
     assert kind_of(ip_address(first)) == kind_of(ip_address(last)) == "private"
@@ -530,6 +538,27 @@ def test_an_item_that_allows_too_much_or_nothing_is_refused_by_name(item: str) -
     problem = caught.value.problems[0]
     assert (problem.field, problem.given) == ("RELAY_ALLOW_TARGETS", item)
     assert repr(item) in problem.message
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("127.0.0.0/8", "only as an exact host:port"),
+        ("169.254.0.0/16", "only as an exact host:port"),
+        ("8.8.8.0/24", "public addresses need no entry"),
+        ("224.0.0.1:80", "is a multicast address, which cannot be allowed"),
+        ("[::1:80", "neither a range"),
+        ("[::1%lo]:80", "is not an IPv6 address"),
+    ],
+)
+def test_a_refused_item_is_told_why(item: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        parse_allow(item)
+
+
+def test_an_allowed_host_is_kept_in_its_one_form() -> None:
+    allow = parse_allow("[::ffff:127.0.0.1]:3000, [0:0::1]:65535, EXAMPLE.com.:1")
+    assert allow.hosts == {("127.0.0.1", 3000), ("::1", 65535), ("example.com", 1)}
 
 
 def test_all_wrong_items_are_named_at_once() -> None:
