@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from relay import settings
+from relay.sandbox.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -48,6 +49,10 @@ def test_every_setting_is_in_the_readme_and_no_other() -> None:
 
     of_clients = {"RELAY_URL", "RELAY_TOKEN"}
     assert shown - {"RELAY_"} - of_clients == set(settings.names()) - of_clients | {"DATABASE_URL"}
+
+
+def test_the_readme_counts_the_scenarios_as_they_are() -> None:
+    assert f"tells {len(SCENARIOS)} situations" in README
 
 
 def test_the_procfile_runs_the_relay() -> None:
