@@ -9,7 +9,8 @@ Everything that goes wrong is a `ClientError`; when the relay said why, `problem
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,6 +26,7 @@ TIMEOUT_S: Final = 30.0
 # The relay sends a heartbeat every 15 s; three missing ones mean that the connection is dead.
 SILENCE_S: Final = 50.0
 RECONNECT_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+SUBMIT_TRIES: Final = 3
 PAGE: Final = 100
 _ENDED: Final = 204
 
@@ -49,13 +51,37 @@ class RelayClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def submit(self, **fields: Any) -> dict[str, Any]:
-        """Queue a job (the fields of `POST /v1/jobs`); the job, which by then is on the relay's disk."""
-        return await self._call("POST", "/v1/jobs", json=fields)
+    async def submit(self, *, idempotency_key: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Queue a job (the fields of `POST /v1/jobs`); the job, which by then is on the relay's disk.
+
+        A connection that breaks is made again, always with the same key: one call makes one job.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        for wait_s in RECONNECT_S[:SUBMIT_TRIES]:
+            try:
+                return await self._call("POST", "/v1/jobs", json=fields, headers=headers)
+            except ClientError as error:
+                if error.http_status not in (None, 502, 503, 504):
+                    raise
+            await self._clock.sleep(wait_s)
+        return await self._call("POST", "/v1/jobs", json=fields, headers=headers)
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """One job, in the full view."""
         return await self._call("GET", f"/v1/jobs/{job_id}")
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job now; `notice` says whether the upstream still renders what cannot be stopped."""
+        return await self._call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    async def retry(self, job_id: str) -> dict[str, Any]:
+        """A failed job as a new one, or its retry that has not ended."""
+        return await self._call("POST", f"/v1/jobs/{job_id}/retry")
+
+    async def resolve(self, job_id: str, outcome: str, task_id: str | None = None) -> dict[str, Any]:
+        """Say what became of an attempt in doubt: `created` (with its taskId), `not_created` or `failed`."""
+        known = {} if task_id is None else {"taskId": task_id}
+        return await self._call("POST", f"/v1/jobs/{job_id}/resolve", json={"outcome": outcome, **known})
 
     async def models(self) -> dict[str, Any]:
         """The catalogue: `dated`, and in `data` what each model takes."""
@@ -76,6 +102,20 @@ class RelayClient:
     async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
         """Make a subscription; the answer holds its `secret`, this once."""
         return await self._call("POST", "/v1/subscriptions", json={"url": url, **fields})
+
+    async def create_token(self, name: str, scopes: Sequence[str], **limits: int | None) -> dict[str, Any]:
+        """Make a named token (`maxWaiting`, `maxPerDay`); the answer holds the `token` itself, this once."""
+        given = {key: value for key, value in limits.items() if value is not None}
+        return await self._call("POST", "/v1/tokens", json={"name": name, "scopes": list(scopes), **given})
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """The living tokens, oldest first."""
+        found: list[dict[str, Any]] = (await self._call("GET", "/v1/tokens"))["data"]
+        return found
+
+    async def revoke_token(self, token_id: str) -> None:
+        """From now on the token opens nothing."""
+        await self._call("DELETE", f"/v1/tokens/{token_id}")
 
     async def watch(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """Every event of a job, from its first to its final one, each once and in order.
@@ -144,7 +184,7 @@ class RelayClient:
             raise ClientError(f"the relay cannot be reached: {error}") from error
         if not answer.is_success:
             raise _refusal(answer)
-        body: dict[str, Any] = answer.json()
+        body: dict[str, Any] = answer.json() if answer.content else {}
         return body
 
 

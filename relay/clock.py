@@ -45,6 +45,35 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
+class SteadyClock:
+    """Wall-clock time that never jumps by itself: as it was once, carried on by monotonic time, until it is moved.
+
+    With it nobody sees a jump of the clock beneath before the waits in the store have been moved by as much.
+    """
+
+    def __init__(self, beneath: Clock) -> None:
+        self._beneath = beneath
+        self._zero_ms = beneath.now_ms() - beneath.monotonic_s() * 1000
+
+    def now_ms(self) -> int:
+        return round(self._zero_ms + self._beneath.monotonic_s() * 1000)
+
+    def monotonic_s(self) -> float:
+        return self._beneath.monotonic_s()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._beneath.sleep(seconds)
+
+    def behind_ms(self) -> int:
+        """By how much the wall clock beneath has gone ahead of this one; negative when it was set back."""
+        # Looked at from both sides: a process that was stopped between two looks takes its pause for no jump.
+        earliest_ms, wall_ms, latest_ms = self.now_ms(), self._beneath.now_ms(), self.now_ms()
+        return max(0, wall_ms - latest_ms) + min(0, wall_ms - earliest_ms)
+
+    def move(self, by_ms: int) -> None:
+        self._zero_ms += by_ms
+
+
 class ManualClock:
     """A clock that stands still until `advance` moves it; sleepers wake in the order of their times."""
 

@@ -10,10 +10,12 @@ What the outside world answers is a value, never an exception; what we or a clie
     ├── Forbidden             403   the token lacks the scope
     ├── NotFound              404   there is no such thing, or it is not yours
     ├── Conflict              409   the thing is in a state that does not allow this
+    │   └── KeyReused         409   an Idempotency-Key came again with another request
     ├── Gone                  410   it was there and has expired
     ├── BodyTooLarge          413
     ├── BodyTooSlow           408
-    ├── LimitReached          429   a queue or quota is full and nothing was stored
+    ├── LimitReached          429   a queue is full and nothing was stored
+    │   └── QuotaReached      429   the token's own limit is, and nothing was stored
     ├── Unavailable           503   the store cannot take it now; try again after `retry_after_s`
     ├── BadGateway            502   the upstream did not answer as it should
     │   └── CallFailed        502   a guarded call got no whole answer (lives in `net/transport.py`, with its `kind`)
@@ -104,6 +106,10 @@ class Conflict(RelayError):
     status = 409
 
 
+class KeyReused(Conflict):
+    code = "idempotency_key_reused"
+
+
 class Gone(RelayError):
     code = "gone"
     status = 410
@@ -122,6 +128,10 @@ class BodyTooSlow(RelayError):
 class LimitReached(RelayError):
     code = "limit_reached"
     status = 429
+
+
+class QuotaReached(LimitReached):
+    code = "quota"
 
 
 class Unavailable(RelayError):

@@ -1,39 +1,83 @@
-"""Wakes whoever waits for a commit; never carries what was committed.
+"""Wakes whoever waits for committed events, and remembers the newest ones; never carries one that is not yet durable.
 
-A stream or a worker reads the store, and when there is nothing for it, waits here for the next commit. So there is no
-hand-over from history to live, and nothing can be seen before it is durable.
+A stream or a worker reads, and when there is nothing for it, waits here for the next commit. So there is no hand-over
+from history to live. The newest events are kept, so that those who follow closely need not ask the store, each for
+itself, for what has just passed through it.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from relay.core.event import Event
+
+KEPT_EVENTS: Final = 2_000
+# The key of those who want to know of every commit.
+ALL: Final = ""
+
+
+class _Wait:
+    """The next wake of all who wait for the same, and how many they are."""
+
+    def __init__(self) -> None:
+        self.future = asyncio.get_running_loop().create_future()
+        self.count = 0
 
 
 class Feed:
-    """One shared future a commit. `generation` counts commits, `head` is the number of the newest event."""
+    """`generation` counts commits, `head` is the number of the newest event."""
 
     def __init__(self) -> None:
         self.head = 0
         self.generation = 0
         self.closing = False
-        self._next: asyncio.Future[None] | None = None
+        self._waits: dict[str, _Wait] = {}
+        self._newest: deque[Event] = deque(maxlen=KEPT_EVENTS)
 
-    def committed(self, head: int) -> None:
-        """A transaction is durable, and `head` the number of the newest event."""
+    def committed(self, head: int, events: Sequence[Event] = ()) -> None:
+        """A transaction is durable: `head` is the number of the newest event, `events` those that it wrote."""
+        if [event.seq for event in events] != list(range(self.head + 1, max(self.head, head) + 1)):
+            # Some are unknown, or old ones were written anew: only the store has them all.
+            self._newest.clear()
+        else:
+            self._newest.extend(events)
         self.head = max(self.head, head)
-        self._turn()
+        self._turn({ALL, *(event.job_id or ALL for event in events)})
+
+    def after(self, seq: int) -> list[Event] | None:
+        """The events behind `seq`, in order; None when not all of them are kept here any more."""
+        if seq >= self.head:
+            return []
+        if not self._newest or self._newest[0].seq > seq + 1:
+            return None
+        return list(islice(self._newest, seq + 1 - self._newest[0].seq, None))
 
     def close(self) -> None:
         """Wake everybody for the last time; who waits later returns at once."""
         self.closing = True
-        self._turn()
+        self._turn(set(self._waits))
 
-    async def changed(self, since: int) -> None:
-        """Return when `generation` is no longer `since`, or when the feed is closing."""
-        while self.generation == since and not self.closing:
-            if self._next is None or self._next.done():
-                self._next = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._next)
+    async def changed(self, since: int, job_id: str = ALL) -> None:
+        """Return when `generation` is no longer `since`, or when the feed is closing.
 
-    def _turn(self) -> None:
+        With a `job_id`, sleep through all commits that write no event of that job.
+        """
+        if self.generation != since or self.closing:
+            return
+        wait = self._waits.setdefault(job_id, _Wait())
+        wait.count += 1
+        try:
+            await asyncio.shield(wait.future)
+        finally:
+            wait.count -= 1
+            if not wait.count and self._waits.get(job_id) is wait:
+                del self._waits[job_id]
+
+    def _turn(self, keys: set[str]) -> None:
         self.generation += 1
-        if self._next is not None and not self._next.done():
-            self._next.set_result(None)
+        for key in keys:
+            wait = self._waits.pop(key, None)
+            if wait is not None and not wait.future.done():
+                wait.future.set_result(None)

@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from relay import observe
 from relay import settings as config
 from relay.address import Addresses
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock, SteadyClock, SystemClock
+from relay.core.catalogue import Catalogue
 from relay.errors import RelayError
 from relay.feed import Feed
 from relay.net.artifacts import UpstreamArtifacts
@@ -29,11 +30,13 @@ from relay.web.guard import Guard
 from relay.web.ports import Answered
 from relay.web.stream import Streams
 from relay.work.accounts import AccountKeeper
+from relay.work.deadlines import Deadlines
 from relay.work.deliverer import Deliverer
 from relay.work.janitor import Janitor
 from relay.work.loop import Worker
 from relay.work.reconciler import Reconciler
 from relay.work.submitter import Submitter
+from relay.work.timekeeper import Timekeeper
 
 KEY_SUFFIX: Final = ".key"
 
@@ -43,7 +46,8 @@ class Node:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock or SystemClock()
+        # Nobody but the timekeeper sees the wall clock itself.
+        self.clock = SteadyClock(clock or SystemClock())
         self.feed = Feed()
         # Most commits are progress, which only readers of the log want to know of.
         self.work = Feed()
@@ -104,30 +108,43 @@ class Node:
             addresses=addresses,
             artifacts=artifacts,
             passage=_Passage(upstream),
+            tasks=upstream,
             guard=Guard(
+                store,
                 settings.admin_token.get_secret_value(),
                 settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
             ),
             streams=Streams(),
         )
-        await self._start_workers(store, upstream, Deliverer(store, self.work, clock, sender, vault, addresses.of))
+        deliverer = Deliverer(store, self.work, clock, sender, vault, addresses.of)
+        await self._start_workers(store, upstream, catalogue, deliverer)
         stack.push_async_callback(self._stop_workers)
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
 
-    async def _start_workers(self, store: Store, upstream: Upstream, deliverer: Deliverer) -> None:
+    async def _start_workers(
+        self, store: Store, upstream: Upstream, catalogue: Catalogue, deliverer: Deliverer
+    ) -> None:
         """What was cut off by the last end is settled first, then everybody begins."""
         settings, shared = self.settings, (store, self.work, self.clock)
         in_doubt_after_s = float(settings.in_doubt_after)
         callback_url = f"{settings.public_url}/callbacks" if settings.public_url else None
-        submitter = Submitter(*shared, upstream, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s)
+        submitter = Submitter(
+            *shared, upstream, catalogue=catalogue, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s
+        )
+        timekeeper = Timekeeper(store, self.work, self.clock, upstream.off_ms)
         self.workers = [
+            timekeeper,
             AccountKeeper(*shared, upstream, given=settings.accounts),
             submitter,
-            Reconciler(*shared, upstream, in_doubt_after_s=in_doubt_after_s),
+            Reconciler(
+                *shared, upstream, in_doubt_after_s=in_doubt_after_s, bad_output_retries=settings.retry_bad_output
+            ),
             deliverer,
+            Deadlines(*shared),
             Janitor(*shared),
         ]
+        await timekeeper.recover()
         in_doubt, released = await submitter.recover(), await deliverer.recover()
         for worker in self.workers:
             worker.start()

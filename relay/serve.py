@@ -9,9 +9,55 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 GRACE_S: Final = 30
 BACKLOG: Final = 2_048
+HEAD_S: Final = 20.0
+HEAD_MAX_BYTES: Final = 64 * 1024
+
+
+class _Impatient(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with bounds on the head of a request, which no app sees before its end.
+
+    Without them a connection that sends its head byte by byte, or one without end, would be held for ever.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._begin_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begin_head()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def _begin_head(self) -> None:
+        self._end_head()
+        self._head_bytes = 0
+        self._timer = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def _end_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _config(app: Any, **more: Any) -> uvicorn.Config:
@@ -19,6 +65,7 @@ def _config(app: Any, **more: Any) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
+        http=_Impatient,
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
         # A proxy in front is not trusted before somebody says so.

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from relay.clock import ManualClock, SystemClock, wait_at_most
+from relay.clock import ManualClock, SteadyClock, SystemClock, wait_at_most
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +77,43 @@ async def test_a_jump_of_the_wall_clock_wakes_nobody() -> None:
     await asyncio.sleep(0)
     assert (woken, clock.now_ms(), clock.monotonic_s()) == ([], 3_600_000, 0.0)
     task.cancel()
+
+
+async def test_a_steady_clock_does_not_jump_until_it_is_moved() -> None:
+    beneath = ManualClock(0)
+    clock = SteadyClock(beneath)
+    beneath.advance(1.5)
+    beneath.jump_wall(3_600)
+    assert (clock.now_ms(), clock.monotonic_s(), clock.behind_ms()) == (1_500, 1.5, 3_600_000)
+    clock.move(clock.behind_ms())
+    assert (clock.now_ms(), clock.behind_ms()) == (beneath.now_ms(), 0)
+    beneath.jump_wall(-60)
+    assert clock.behind_ms() == -60_000
+
+
+async def test_a_steady_clock_sleeps_as_the_one_beneath() -> None:
+    beneath = ManualClock(0)
+    sleeping = asyncio.create_task(SteadyClock(beneath).sleep(1))
+    await asyncio.sleep(0)
+    assert beneath.until_next_s() == 1
+    beneath.advance(1)
+    await sleeping
+
+
+@pytest.mark.parametrize("look", ["monotonic_s", "now_ms"])
+async def test_a_process_that_was_stopped_between_two_looks_sees_no_jump(
+    look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beneath = ManualClock(0)
+    clock, told = SteadyClock(beneath), getattr(beneath, look)
+
+    def stopped_behind_the_look() -> float:
+        seen: float = told()
+        beneath.advance(3_600)
+        return seen
+
+    monkeypatch.setattr(beneath, look, stopped_behind_the_look)
+    assert clock.behind_ms() == 0
 
 
 async def test_the_systems_clock_is_the_systems() -> None:

@@ -19,7 +19,7 @@ from relay.clock import SystemClock
 from relay.errors import RelayError
 
 # The page's own example.
-EXAMPLE: Final = {
+EXAMPLE: Final[dict[str, Any]] = {
     "model": "gen4.5",
     "text_prompt": "A cinematic aerial shot of a coastal city at golden hour",
     "duration": 5,

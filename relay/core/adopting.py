@@ -3,21 +3,124 @@
 A report alone makes no job: it says which task to ask about. The job exists once the upstream has answered for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from relay.core import watch
-from relay.core.job import Attempt, Job
+from relay.core.job import Attempt, Job, iso, task_id_of
 from relay.core.ledger import Adoption, Changes, Draft, Happening, Loaded, Needs, nothing
 from relay.core.outcome import Found, Missing, TaskAnswer
-from relay.core.receiving import CALLBACK_BYTES_MAX, CALLBACKS_MAX, Arrived, absorb, hint
-from relay.core.task import account_of, model_of
+from relay.core.receiving import CALLBACK_BYTES_MAX, CALLBACKS_MAX, Arrived, absorb, hint, may_turn_up
+from relay.core.submitting import bind
+from relay.core.task import Report, account_of, created_at_ms, model_of
+from relay.errors import Problem
 
 ADOPTIONS_MAX: Final = 1_000
 GIVE_UP_AFTER_MS: Final = 24 * 3600 * 1000
 INBOX: Final = "inbox"
+LATE: Final = "late_task"
+NEAR_MS: Final = 60_000
+LOOKALIKES_MAX: Final = 10
 
 Received = Literal["stored", "duplicate", "quarantined", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class LateTaskFound(Happening[Job | None]):
+    """The upstream has named the task of an attempt that was given up: it is adopted as a job that names the old one.
+
+    The new job is its client's as the old one was. A cancelled job keeps its task itself. None when nothing is adopted.
+    """
+
+    job_id: str
+    number: int
+    report: Report
+    new_id: str
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id, owner_of=self.report.task_id)
+
+    def decide(self, loaded: Loaded) -> Changes[Job | None]:
+        old, attempt, task_id = loaded.job, loaded.attempt(self.number), self.report.task_id
+        if old is None or attempt is None or task_id is None or not may_turn_up(old, attempt):
+            return nothing(None)
+        if self.report.reply_ref != attempt.reply_ref or loaded.owner not in (None, old.id):
+            return nothing(None)
+        draft = Draft(loaded)
+        if old.state == "cancelled":
+            return draft.changes(bind(draft, old, replace(attempt, ended_at_ms=None), self.report, self.at_ms))
+        if loaded.owner == old.id:
+            # It was lost, and has been seen again; two jobs cannot have one task.
+            draft.put(replace(old, upstream_task_id=None))
+        found = f"its task turned up at {iso(self.at_ms)}, and is job {self.new_id}"
+        draft.put(replace(attempt, upstream_task_id=task_id, ask_at_ms=None, detail=found))
+        job = self._job(old, attempt, task_id)
+        draft.put(job)
+        draft.put(self._attempt(attempt, task_id))
+        own = next((one for one in loaded.subscriptions if one.job_id == old.id), None)
+        if own is not None:
+            draft.put(replace(own, seq=0, id=self.new_id, job_id=self.new_id, created_at_ms=self.at_ms))
+        draft.tell(job, "job.submitted", self.at_ms)
+        return draft.changes(job)
+
+    def _job(self, old: Job, attempt: Attempt, task_id: str) -> Job:
+        message = f"the task of attempt {attempt.number} of job {old.id}, which is {old.state}, turned up"
+        return replace(
+            old,
+            seq=0,
+            id=self.new_id,
+            state="running",
+            origin="adopted",
+            account=attempt.account,
+            task_id=task_id_of(self.new_id),
+            upstream_task_id=task_id,
+            upstream_status=self.report.status or None,
+            progress=0.0,
+            attempts=1,
+            task=None,
+            artifacts=[],
+            error=None,
+            problems=[Problem("", LATE, message, old.id).as_json()],
+            retry_of=None,
+            created_at_ms=self.at_ms,
+            submitted_at_ms=attempt.sent_at_ms,
+            started_at_ms=None,
+            finished_at_ms=None,
+            erased_at_ms=None,
+            updated_at_ms=self.at_ms,
+        )
+
+    def _attempt(self, attempt: Attempt, task_id: str) -> Attempt:
+        return Attempt(
+            job_id=self.new_id,
+            number=1,
+            state="created",
+            account=attempt.account,
+            # Its callbacks go on coming to the old address.
+            token_hash=f"{LATE}:{self.new_id}",
+            reply_ref=attempt.reply_ref,
+            upstream_task_id=task_id,
+            sent_at_ms=attempt.sent_at_ms,
+            expected_ms=attempt.expected_ms,
+            answered_at_ms=self.at_ms,
+            ask_at_ms=self.at_ms,
+        )
+
+
+def lookalikes(job: Job, attempt: Attempt, listed: Sequence[Report]) -> tuple[dict[str, Any], ...]:
+    """Tasks with the prompt of an attempt in doubt that were created near it and are no other attempt's of ours."""
+    prompt = job.request.get("text_prompt")
+    ours = attempt.reply_ref.removesuffix(f"{job.id}:{attempt.number}")
+    found: list[dict[str, Any]] = []
+    for report in listed:
+        options, created_ms = report.raw.get("options"), created_at_ms(report)
+        same = isinstance(options, dict) and prompt and options.get("text_prompt") == prompt
+        near = created_ms is not None and -NEAR_MS <= created_ms - attempt.sent_at_ms <= 15 * NEAR_MS
+        if same and near and report.task_id and not (report.reply_ref or "").startswith(ours):
+            found.append({"taskId": report.task_id, "status": report.status, "createdAt": iso(created_ms)})
+    return tuple(found[:LOOKALIKES_MAX])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +139,12 @@ class StrayReported(Happening[Received]):
 
     def decide(self, loaded: Loaded) -> Changes[Received]:
         report, task_id = self.arrived.report, self._task_id
+        if loaded.callback_seen:
+            return nothing("duplicate")
         draft = Draft(loaded)
         if report is None or task_id is None:
             draft.put(self.arrived.quarantined(None, "not a task with a taskId"))
             return draft.changes("quarantined")
-        if loaded.callback_seen:
-            return nothing("duplicate")
         if loaded.job is not None:
             return self._known(draft, loaded, loaded.job)
         adoption = loaded.adoption
@@ -65,14 +168,16 @@ class StrayReported(Happening[Received]):
 
     def _known(self, draft: Draft, loaded: Loaded, job: Job) -> Changes[Received]:
         """The task already is a job's: its attempt takes the report as one of its own callbacks."""
+        if job.erased_at_ms is not None:
+            return nothing("duplicate")
         attempt = next((a for a in loaded.attempts if a.upstream_task_id == self._task_id), None)
         if attempt is None or self.arrived.report is None:
-            return nothing("quarantined")
+            draft.put(self.arrived.quarantined(job.id, "the job has no attempt of this task"))
+            return draft.changes("quarantined")
         if _is_full(attempt.callbacks, attempt.callback_bytes + self.arrived.size_bytes):
             return nothing("full")
-        attempt = self.arrived.counted(attempt)
-        attempt, effect = hint(draft, job, attempt, self.arrived.report, self.arrived.at_ms)
-        draft.put(attempt)
+        learned, effect = hint(draft, job, attempt, self.arrived.report, self.arrived.at_ms)
+        draft.put(self.arrived.counted(attempt, **learned))
         draft.put(self.arrived.callback(job.id, attempt.number, effect))
         return draft.changes("stored")
 

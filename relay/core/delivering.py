@@ -66,10 +66,14 @@ class DeliveryClaimed(Happening[Delivery | None]):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReleased(Happening[bool]):
-    """Whoever was sending is gone (the relay was killed): the delivery is due again, and may arrive twice."""
+    """Whoever was sending is gone (the relay was killed): the delivery is due again, and may arrive twice.
+
+    `lease_ended`: that is known by its lease alone.
+    """
 
     delivery_id: str
     at_ms: int
+    lease_ended: bool = False
 
     def needs(self) -> Needs:
         return Needs(delivery_id=self.delivery_id)
@@ -78,6 +82,8 @@ class DeliveryReleased(Happening[bool]):
         delivery = loaded.delivery
         if delivery is None or delivery.state != "sending":
             return nothing(False)
+        if self.lease_ended and (delivery.lease_until_ms or 0) > self.at_ms:
+            return nothing(False)  # the clock jumped, and the lease with it
         draft = Draft(loaded)
         draft.put(replace(delivery, state="due", lease_until_ms=None, due_at_ms=self.at_ms))
         return draft.changes(True)

@@ -13,10 +13,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 State = Literal["queued", "submitting", "in_doubt", "running", "succeeded", "failed", "cancelled"]
 Origin = Literal["api", "dropin", "adopted"]
+# How a task is paid for: an account runs one explore task at a time, at lower priority.
+Mode = Literal["credits", "explore"]
 ErrorCode = Literal[
     "validation",
     "moderated",
@@ -60,6 +63,7 @@ class Job:
     id: str
     state: State = "queued"
     model: str
+    mode: Mode = "credits"
     reply_ref: str | None = None
     reply_url_sealed: str | None = None
     origin: Origin = "api"
@@ -84,6 +88,7 @@ class Job:
     submitted_at_ms: int | None = None
     started_at_ms: int | None = None
     finished_at_ms: int | None = None
+    erased_at_ms: int | None = None
     updated_at_ms: int
 
     @property
@@ -94,13 +99,17 @@ class Job:
 AttemptState = Literal["sending", "created", "unknown", "not_created", "ended"]
 # An attempt whose task runs, or may run, at the upstream: it takes one of the account's slots.
 OCCUPYING: Final = frozenset({"sending", "created", "unknown"})
+# How long a task takes of which nothing is known.
+UNKNOWN_MS: Final = 600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try to create a job's task. It is on disk before the first byte of the request is written.
 
-    `ask_at_ms` is when the upstream is asked next about it (`created`: the task, `unknown`: the lists), None for never.
+    `ask_at_ms` is when the upstream is asked next about it (`created`: the task, `unknown`: the lists), None for never;
+    `expected_ms` is how long its task should take, `probe` that it went beyond what the account was known to admit,
+    `heralded` that the last end on that account came with a callback.
     """
 
     job_id: str
@@ -114,6 +123,9 @@ class Attempt:
     hinted_at_ms: int | None = None
     reported_at_ms: int | None = None
     sent_at_ms: int
+    expected_ms: int = UNKNOWN_MS
+    probe: bool = False
+    heralded: bool = False
     answered_at_ms: int | None = None
     ended_at_ms: int | None = None
     ask_at_ms: int | None = None
@@ -125,6 +137,8 @@ class Attempt:
     callbacks: int = 0
     callback_bytes: int = 0
     detail: str | None = None
+    # Tasks that look like this attempt's while it is in doubt: for a person to see, never acted on.
+    candidates: list[dict[str, Any]] | None = field(default=None, metadata=JSON)
 
     @property
     def occupying(self) -> bool:
@@ -134,6 +148,11 @@ class Attempt:
 def reply_ref_of(instance: str, job_id: str, number: int) -> str:
     """The relay's own reference of an attempt: it can be computed again, and looked for in the upstream's lists."""
     return f"relay:{instance}:{job_id}:{number}"
+
+
+def mode_of(request: dict[str, Any]) -> Mode:
+    """How a request's task is paid for."""
+    return "explore" if request.get("exploreMode") is True else "credits"
 
 
 def task_id_of(job_id: str) -> str:
@@ -146,6 +165,7 @@ def error(code: ErrorCode, message: str, *, reason: str | None = None, retryable
     return {"code": code, "message": message, "reason": reason, "retryable": retryable}
 
 
+@lru_cache(4_096)
 def iso(at_ms: int | None) -> str | None:
     """ISO 8601, UTC, milliseconds, `Z`."""
     if at_ms is None:
@@ -200,6 +220,8 @@ def event_view(job: Job, address: Address, outlook: Outlook = NO_OUTLOOK) -> dic
     It has at most `EVENT_VIEW_MAX_BYTES`: of a job with more to tell, the full view alone has the least needed.
     """
     view = _whole_view(job, address, outlook)
+    if not (job.artifacts or job.problems or job.error):
+        return view  # all the rest has bounds of its own, far below
     for smaller in _SMALLER:
         if _size_bytes(view) <= EVENT_VIEW_MAX_BYTES:
             break
@@ -248,6 +270,7 @@ def _whole_view(job: Job, address: Address, outlook: Outlook) -> dict[str, Any]:
         "startedAt": iso(job.started_at_ms),
         "finishedAt": iso(job.finished_at_ms),
         "updatedAt": iso(job.updated_at_ms),
+        **({} if job.erased_at_ms is None else {"erasedAt": iso(job.erased_at_ms)}),
     }
 
 

@@ -8,6 +8,7 @@ commits; no rule of the domain is written in SQL.
 The happenings stand beside this file, by what they are about: `submitting`, `receiving`, `delivering`, `accounts`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,7 +16,7 @@ from relay.core import event as events
 from relay.core.delivery import OPEN, Delivery, Subscription, owe, wants
 from relay.core.dispatch import Account
 from relay.core.event import Event
-from relay.core.job import WAYS, Attempt, Job, State
+from relay.core.job import JSON, WAYS, Attempt, Job, State
 
 R = TypeVar("R")
 
@@ -65,7 +66,35 @@ class Adoption:
     callback_bytes: int = 0
 
 
-Record = Adoption | Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A named token as it is kept, by its hash; what it may do never changes. Limits are in jobs, None for no limit."""
+
+    seq: int = 0
+    id: str
+    name: str
+    hash: str
+    scopes: list[str] = field(metadata=JSON)
+    max_waiting: int | None = None
+    max_per_day: int | None = None
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedKey:
+    """An `Idempotency-Key` that made a job. `id` is a hash of token and key, `request_hash` of what was asked for.
+
+    `answered_at_ms`: the drop-in door has answered the create with a taskId, which is the job's for ever.
+    """
+
+    id: str
+    request_hash: str
+    job_id: str
+    at_ms: int
+    answered_at_ms: int | None = None
+
+
+Record = Adoption | Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined | Token | UsedKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +107,20 @@ class Needs:
     sha256: str | None = None
     delivery_id: str | None = None
     subscription_id: str | None = None
+    subscriptions: bool = False
+    # With `busy`: how many attempts take a slot of each account.
     accounts: bool = False
+    busy: bool = False
     queue_of_token: str | None = None
+    # With `queue_of_token`: the jobs that it submitted behind this time are counted, if they are limited.
+    jobs_since_ms: int = 0
+    tokens: bool = False
+    # `earlier` is the job that this key made, or the retry of this job that has not ended.
+    used_key: str | None = None
+    retry_of: str | None = None
+    # The job that has this task of the upstream's, and all events of this job.
+    owner_of: str | None = None
+    events_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +136,23 @@ class Loaded:
     delivery: Delivery | None = None
     subscription: Subscription | None = None
     accounts: tuple[Account, ...] = ()
+    busy: Mapping[str, int] = field(default_factory=dict)
     adoption: Adoption | None = None
     adoptions: int = 0
     callback_seen: bool = False
     queued: int = 0
     queued_of_token: int = 0
+    # All living ones, or the one whose queue was asked for.
+    tokens: tuple[Token, ...] = ()
+    jobs_since: int = 0
+    oldest_since_ms: int | None = None
+    used_key: UsedKey | None = None
+    earlier: Job | None = None
+    owner: str | None = None
+    events: tuple[Event, ...] = ()
+
+    def account(self, email: str) -> Account | None:
+        return next((account for account in self.accounts if account.email == email), None)
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -112,13 +165,14 @@ class Loaded:
 class Changes(Generic[R]):
     """What is written: `puts` are inserted, or replace the row of the same key; `result` goes to the caller.
 
-    `quiet`: no worker has to look, unless a delivery is among it.
+    `quiet`: no worker has to look, unless a delivery is among it. `shift_ms`: by so much all open waits are moved, first.
     """
 
     result: R
     puts: tuple[Record, ...] = ()
     drops: tuple[Record, ...] = ()
     quiet: bool = False
+    shift_ms: int = 0
 
     @property
     def concerns_workers(self) -> bool:

@@ -81,15 +81,21 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """404: the upstream does not know this task, or not yet."""
+    """404: the upstream does not know this task, or not yet.
+
+    `vouched`: it answered another question about the same account, so that it does know the account.
+    """
+
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The upstream could not be asked: it says nothing about the task. `throttled` for a 429."""
+    """The upstream could not be asked: it says nothing about the task. `throttled` for a 429, `unauthorized` a 401."""
 
     message: str
     throttled: bool = False
+    unauthorized: bool = False
 
 
 TaskAnswer = Found | Missing | Unanswered

@@ -9,10 +9,12 @@ from typing import Any, Final, Literal
 
 from relay.core import job as jobs
 from relay.core import watch
+from relay.core.accounts import task_ended
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Callback, Changes, Draft, Happening, Loaded, Needs, Quarantined, nothing
 from relay.core.outcome import Found, Missing, TaskAnswer, Unanswered
-from relay.core.task import CANCELLED, FAILED, RUNNING, SUCCEEDED, Report
+from relay.core.record import changed
+from relay.core.task import CANCELLED, FAILED, RUNNING, SUCCEEDED, THROTTLED, Report
 
 CALLBACKS_MAX: Final = 1_000
 CALLBACK_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -62,11 +64,10 @@ class Arrived:
             body=self.body,
         )
 
-    def counted(self, attempt: Attempt) -> Attempt:
-        """The attempt with this body in its counts."""
-        return replace(
-            attempt, callbacks=attempt.callbacks + 1, callback_bytes=attempt.callback_bytes + self.size_bytes
-        )
+    def counted(self, attempt: Attempt, **learned: Any) -> Attempt:
+        """The attempt with this body in its counts, and what else was `learned` from it."""
+        size_bytes = attempt.callback_bytes + self.size_bytes
+        return changed(attempt, callbacks=attempt.callbacks + 1, callback_bytes=size_bytes, **learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class CallbackReceived(Happening[Received]):
         job, attempt, arrived = loaded.job, loaded.attempt_of_token(self.token_hash), self.arrived
         if job is None or attempt is None:
             return nothing("unknown")
+        if job.erased_at_ms is not None:
+            return nothing("unknown")
         if job.finished_at_ms is not None and arrived.at_ms - job.finished_at_ms > TOKEN_OUTLIVES_JOB_MS:
             return nothing("unknown")
         if loaded.callback_seen:
@@ -90,17 +93,16 @@ class CallbackReceived(Happening[Received]):
         if attempt.callbacks >= CALLBACKS_MAX or attempt.callback_bytes + arrived.size_bytes > CALLBACK_BYTES_MAX:
             return nothing("full")
         draft = Draft(loaded)
-        attempt = arrived.counted(attempt)
         reason = _foreign(attempt, arrived.report)
         if reason is not None or arrived.report is None:
-            draft.put(attempt)
+            draft.put(arrived.counted(attempt))
             draft.put(arrived.quarantined(job.id, reason or "not a task"))
             return draft.changes("quarantined")
-        hinted, effect = hint(draft, job, attempt, arrived.report, arrived.at_ms)
-        draft.put(hinted)
+        learned, effect = hint(draft, job, attempt, arrived.report, arrived.at_ms)
+        draft.put(arrived.counted(attempt, **learned))
         draft.put(arrived.callback(job.id, attempt.number, effect))
         # Progress gives no worker anything to do, and most callbacks are progress.
-        return draft.changes("stored", quiet=hinted.ask_at_ms == attempt.ask_at_ms)
+        return draft.changes("stored", quiet="ask_at_ms" not in learned)
 
 
 def _foreign(attempt: Attempt, report: Report | None) -> str | None:
@@ -114,36 +116,49 @@ def _foreign(attempt: Attempt, report: Report | None) -> str | None:
     return None
 
 
-def hint(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -> tuple[Attempt, str]:
-    """What a callback may do: show progress, and make the relay ask. The attempt as it is now, and that in words."""
+Learned = dict[str, Any]
+
+
+def hint(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -> tuple[Learned, str]:
+    """What a callback may do: show progress, and make the relay ask.
+
+    Returns the fields of the attempt that change, and that in words.
+    """
     if not attempt.occupying:
-        return attempt, "late: the attempt had already ended"
+        if report.task_id is None or not may_turn_up(job, attempt):
+            return {}, "late: the attempt had already ended"
+        found: Learned = {"hinted_task_id": report.task_id, "hinted_at_ms": at_ms, "ask_at_ms": at_ms}
+        return found, "late: the upstream is asked whether the task exists after all"
     if attempt.state != "created":
         return _hint_before_named(attempt, report, at_ms)
     if report.final:
         if attempt.hinted_at_ms is not None and attempt.asked < len(watch.HINT_STEPS_MS):
-            return attempt, "hint: the upstream is already being asked"
-        attempt = replace(attempt, hinted_at_ms=at_ms, asked=0, ask_at_ms=at_ms)
-        return attempt, "hint: the upstream is asked for the end"
+            return {}, "hint: the upstream is already being asked"
+        return {"hinted_at_ms": at_ms, "asked": 0, "ask_at_ms": at_ms}, "hint: the upstream is asked for the end"
     if job.state != "running" or _stale(job, attempt, report):
-        return attempt, "late: something newer is known"
-    told = _show_progress(draft, job, report, at_ms)
-    if report.updated_at_ms is not None:
-        # Nothing can have been updated after now: a forged time must not make all that follow look late.
-        attempt = replace(attempt, reported_at_ms=min(report.updated_at_ms, at_ms))
-    return attempt, "progress" if told is not job else "nothing new"
+        return {}, "late: something newer is known"
+    effect = "nothing new" if _show_progress(draft, job, report, at_ms) is job else "progress"
+    if report.updated_at_ms is None:
+        return {}, effect
+    # Nothing can have been updated after now: a forged time must not make all that follow look late.
+    return {"reported_at_ms": min(report.updated_at_ms, at_ms)}, effect
 
 
-def _hint_before_named(attempt: Attempt, report: Report, at_ms: int) -> tuple[Attempt, str]:
+def may_turn_up(job: Job, attempt: Attempt) -> bool:
+    """Whether a task of an attempt that has ended may still be found: nobody has seen it yet, or it was lost."""
+    was_lost = job.error is not None and job.error["code"] == "lost"
+    never_seen = attempt.upstream_task_id is None
+    return not attempt.occupying and (never_seen or (was_lost and attempt.upstream_task_id == job.upstream_task_id))
+
+
+def _hint_before_named(attempt: Attempt, report: Report, at_ms: int) -> tuple[Learned, str]:
     """An id known from a callback alone binds nothing, but it says where to look, and that it is time to look."""
-    attempt = replace(
-        attempt,
-        hinted_task_id=report.task_id or attempt.hinted_task_id,
-        hinted_at_ms=at_ms if report.final else attempt.hinted_at_ms,
-    )
+    learned: Learned = {"hinted_task_id": report.task_id} if report.task_id else {}
+    if report.final:
+        learned["hinted_at_ms"] = at_ms
     if attempt.state == "unknown":
-        return replace(attempt, ask_at_ms=at_ms), "hint: the attempt is looked for"
-    return attempt, "early: the upstream has not named the task yet"
+        return {**learned, "ask_at_ms": at_ms}, "hint: the attempt is looked for"
+    return learned, "early: the upstream has not named the task yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +169,7 @@ class TaskAnswered(Happening[Job | None]):
     number: int
     answer: TaskAnswer
     at_ms: int
+    bad_output_retries: int = 0
 
     def needs(self) -> Needs:
         return Needs(job_id=self.job_id, accounts=True)
@@ -166,8 +182,11 @@ class TaskAnswered(Happening[Job | None]):
         attempt = replace(attempt, asked=attempt.asked + 1)
         match self.answer:
             case Found(report) if report.task_id in (None, attempt.upstream_task_id):
-                job = absorb(draft, job, attempt, report, self.at_ms, loaded)
-            case Missing():
+                if self._tries_again(job, report, loaded):
+                    job = self._again(draft, job, attempt, loaded)
+                else:
+                    job = absorb(draft, job, attempt, report, self.at_ms, loaded)
+            case Missing(vouched=True):
                 job = self._missing(draft, job, attempt, loaded)
             case Unanswered(throttled=True):
                 draft.put(replace(attempt, ask_at_ms=self.at_ms + watch.THROTTLED_MS))
@@ -175,6 +194,21 @@ class TaskAnswered(Happening[Job | None]):
                 attempt = self._perhaps_told(draft, job, attempt)
                 draft.put(replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, self.at_ms)))
         return draft.changes(job)
+
+    def _tries_again(self, job: Job, report: Report, loaded: Loaded) -> bool:
+        """Bad output may be followed by a new attempt; every attempt that has ended was paid for, and known to fail."""
+        tried = sum(attempt.state == "ended" for attempt in loaded.attempts)
+        bad = report.status == FAILED and _failure(report)["code"] == "bad_output"
+        return bad and job.state == "running" and tried < self.bad_output_retries
+
+    def _again(self, draft: Draft, job: Job, attempt: Attempt, loaded: Loaded) -> Job:
+        draft.put(replace(attempt, state="ended", ended_at_ms=self.at_ms, ask_at_ms=None, detail="bad output"))
+        task_ended(draft, loaded, attempt, self.at_ms, by_moderation=False)
+        nothing_yet: dict[str, Any] = {"account": None, "upstream_task_id": None, "upstream_status": None, "task": None}
+        after = replace(job, state="queued", progress=0.0, started_at_ms=None, updated_at_ms=self.at_ms, **nothing_yet)
+        draft.step(job, after)
+        draft.tell(after, "job.queued", self.at_ms)
+        return after
 
     def _perhaps_told(self, draft: Draft, job: Job, attempt: Attempt) -> Attempt:
         """A job that was reported as finished long ago, and that nobody can confirm, is told to the operator once."""
@@ -205,12 +239,18 @@ def absorb(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int,
     )
     if job.state == "running" and report.status:
         job = replace(job, task=report.raw)
+    elif job.state == "cancelled" and job.erased_at_ms is None and report.status:
+        # What it has paid for is kept, and nobody is told.
+        made, status = list(report.artifacts) or job.artifacts, report.status
+        job = replace(job, task=report.raw, artifacts=made, upstream_status=status, updated_at_ms=at_ms)
+        draft.put(job)
     if report.status == SUCCEEDED:
         return _succeed(draft, job, attempt, report, at_ms, loaded)
     if report.status == FAILED or report.status in CANCELLED:
         return _end(draft, job, attempt, "failed", _failure(report), at_ms, loaded)
     if attempt.asked:
-        attempt = replace(attempt, ask_at_ms=watch.next_ask_ms(attempt, at_ms))
+        ask_at_ms = watch.next_ask_ms(attempt, at_ms, throttled=report.status == THROTTLED)
+        attempt = replace(attempt, ask_at_ms=ask_at_ms)
     draft.put(attempt)
     if job.state == "running":
         told = _show_progress(draft, job, report, at_ms)
@@ -245,9 +285,8 @@ def _end(
 ) -> Job:
     """The task has ended: its slot is free, and a job that still ran ends with it."""
     draft.put(replace(attempt, state="ended", ended_at_ms=at_ms, ask_at_ms=None))
-    for account in loaded.accounts if loaded else ():
-        if account.email == attempt.account and account.parked is None and account.retry_at_ms:
-            draft.put(replace(account, retry_at_ms=0, updated_at_ms=at_ms))
+    if loaded is not None:
+        task_ended(draft, loaded, attempt, at_ms, by_moderation=error is not None and error["code"] == "moderated")
     if job.state != "running":
         return job
     after = replace(job, state=state, error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
@@ -271,7 +310,7 @@ def _show_progress(draft: Draft, job: Job, report: Report, at_ms: int) -> Job:
     if progress == job.progress and status == job.upstream_status:
         return job
     started_at_ms = job.started_at_ms or (at_ms if status == RUNNING else None)
-    after = replace(job, progress=progress, upstream_status=status, started_at_ms=started_at_ms, updated_at_ms=at_ms)
+    after = changed(job, progress=progress, upstream_status=status, started_at_ms=started_at_ms, updated_at_ms=at_ms)
     draft.put(after)
     draft.tell(after, "job.progress", at_ms)
     return after

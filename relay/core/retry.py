@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -129,16 +129,20 @@ def parse_retry_after(text: str, now_s: float) -> float | None:
     text = text.strip(" \t")
     if _SECONDS.match(text):
         return min(float(text), _RETRY_AFTER_KNOWN_S)
+    at_s = http_date_s(text)
+    return None if at_s is None else min(max(0.0, at_s - now_s), _RETRY_AFTER_KNOWN_S)
+
+
+def http_date_s(text: str) -> float | None:
+    """Unix seconds of an HTTP date (RFC 9110, 5.6.7); None for what is none."""
     if len(text) > _DATE_MAX_CHARACTERS or not text.isascii():
         return None
     try:
         date = parsedate_to_datetime(text)
         # The old asctime form and the zone "-0000" come without a zone; in HTTP every date is GMT.
-        at = date if date.tzinfo else date.replace(tzinfo=UTC)
-        wait_s = (at - datetime.fromtimestamp(now_s, UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError, IndexError, OSError):
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return min(max(0.0, wait_s), _RETRY_AFTER_KNOWN_S)
 
 
 def excerpt_of(body: bytes, hide: Sequence[str] = ()) -> str:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from relay.core import job as jobs
+from relay.core.accounts import create_answered
 from relay.core.delivery import Subscription
-from relay.core.dispatch import PARKED_MS, UPSTREAM_DOWN_MS, Account, busy_until_ms
-from relay.core.job import Attempt, ErrorCode, Job
-from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, nothing
+from relay.core.dispatch import PARKED_MS, UPSTREAM_DOWN_MS, Account, may_try, sent
+from relay.core.job import UNKNOWN_MS, Attempt, ErrorCode, Job
+from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, UsedKey, nothing
 from relay.core.outcome import (
     Accepted,
     BadToken,
@@ -22,32 +23,46 @@ from relay.core.outcome import (
 )
 from relay.core.receiving import absorb
 from relay.core.task import RUNNING, Report, named
-from relay.core.watch import ASK_EVERY_MS, in_doubt_too_long, next_look_ms
-from relay.errors import LimitReached
+from relay.core.tokens import DAY_MS, check_quota
+from relay.core.watch import in_doubt_too_long, next_ask_ms, next_late_look_ms, next_look_ms
+from relay.errors import KeyReused, LimitReached
 
 FAILED_ATTEMPTS_KEPT: Final = 10
 QUEUE_RETRY_AFTER_S: Final = 60
+TOO_LATE: Final = "it had not started when its deadline came"
 
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted(Happening[Job]):
-    """A valid request came in: it is queued, unless the queue is full (`LimitReached`, and nothing is stored).
+    """A valid request came in: it is queued, unless the queue is full or the token has used up its own limits
+    (`LimitReached`, `QuotaReached`, and nothing is stored).
 
     `subscription` is that of the job's own replyUrl. A second time it changes nothing: a job that has gone on must not
-    be put back into the queue and paid for again.
+    be put back into the queue and paid for again. With a key that was used before, or as a retry of a job that has an
+    open one, the result is that earlier job; `KeyReused` when the key made a job of another request.
     """
 
     job: Job
     queue_per_token: int
     queue_max: int
     subscription: Subscription | None = None
+    used_key: UsedKey | None = None
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job.id, queue_of_token=self.job.token_id)
+        since_ms = self.job.created_at_ms - DAY_MS
+        return Needs(
+            job_id=self.job.id,
+            queue_of_token=self.job.token_id,
+            jobs_since_ms=since_ms,
+            used_key=self.used_key.id if self.used_key else None,
+            retry_of=self.job.retry_of,
+        )
 
     def decide(self, loaded: Loaded) -> Changes[Job]:
-        if loaded.job is not None:
-            return nothing(loaded.job)
+        if (earlier := loaded.job or loaded.earlier) is not None:
+            if self.used_key and loaded.used_key and self.used_key.request_hash != loaded.used_key.request_hash:
+                raise KeyReused("this Idempotency-Key made a job of another request: send a new key with a new request")
+            return nothing(earlier)
         for waiting, limit, whose in (
             (loaded.queued_of_token, self.queue_per_token, "this token has"),
             (loaded.queued, self.queue_max, "the relay has"),
@@ -57,10 +72,15 @@ class JobSubmitted(Happening[Job]):
                     f"{whose} {waiting} waiting jobs, and {limit} is the limit; nothing was stored",
                     retry_after_s=QUEUE_RETRY_AFTER_S,
                 )
+        for token in loaded.tokens:
+            of_day = (loaded.jobs_since, loaded.oldest_since_ms)
+            check_quota(token, loaded.queued_of_token, *of_day, self.job.created_at_ms)
         draft = Draft(loaded)
         draft.put(self.job)
         if self.subscription is not None:
             draft.put(self.subscription)
+        if self.used_key is not None:
+            draft.put(self.used_key)
         draft.tell(self.job, "job.queued", self.job.created_at_ms)
         return draft.changes(self.job)
 
@@ -107,22 +127,29 @@ class JobGivenUp(Happening[Job | None]):
 
 @dataclass(frozen=True, slots=True)
 class CreateAnswered(Happening[Job | None]):
-    """The drop-in door answers a create now. The upstream's taskId, if it is known by now, is the job's for ever."""
+    """The drop-in door answers a create now. The upstream's taskId, if it is known by now, is the job's for ever.
+
+    An answer to the same `key` again is that of the first time.
+    """
 
     job_id: str
     at_ms: int
+    key: str | None = None
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id)
+        return Needs(job_id=self.job_id, used_key=self.key)
 
     def decide(self, loaded: Loaded) -> Changes[Job | None]:
-        job = loaded.job
-        if job is None or job.upstream_task_id is None:
+        job, used_key = loaded.job, loaded.used_key
+        if job is None or (used_key is not None and used_key.answered_at_ms is not None):
             return nothing(job)
         draft = Draft(loaded)
-        after = replace(job, task_id=job.upstream_task_id, updated_at_ms=self.at_ms)
-        draft.put(after)
-        return draft.changes(after)
+        if used_key is not None:
+            draft.put(replace(used_key, answered_at_ms=self.at_ms))
+        if job.upstream_task_id is not None:
+            job = replace(job, task_id=job.upstream_task_id, updated_at_ms=self.at_ms)
+            draft.put(job)
+        return draft.changes(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +161,26 @@ class AttemptStarted(Happening[Attempt | None]):
     account: str
     token_hash: str
     at_ms: int
+    expected_ms: int = UNKNOWN_MS
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id, accounts=True)
+        return Needs(job_id=self.job_id, accounts=True, busy=True)
 
     def decide(self, loaded: Loaded) -> Changes[Attempt | None]:
         job = loaded.job
         if job is None or job.state != "queued":
             return nothing(None)
-        account = next((known for known in loaded.accounts if known.email == self.account), None)
-        if account is not None and account.retry_at_ms > self.at_ms:
-            # The account has closed since the decision was made, with the 429 that put this very job back, say.
-            return nothing(None)
         draft = Draft(loaded)
+        if job.deadline_ms is not None and self.at_ms > job.deadline_ms:
+            _fail(draft, job, jobs.error("deadline", TOO_LATE), self.at_ms)
+            return draft.changes(None)
+        account, busy, probe = loaded.account(self.account), loaded.busy.get(self.account, 0), False
+        if account is not None:
+            if not may_try(self.at_ms, [account], loaded.busy):
+                # It has closed since the decision was made, with the 429 that put this very job back, say.
+                return nothing(None)
+            probe = busy >= account.allowed
+            self._claim(draft, loaded, account, busy, job)
         number = job.attempts + 1
         attempt = Attempt(
             job_id=job.id,
@@ -155,6 +189,9 @@ class AttemptStarted(Happening[Attempt | None]):
             token_hash=self.token_hash,
             reply_ref=jobs.reply_ref_of(self.instance, job.id, number),
             sent_at_ms=self.at_ms,
+            expected_ms=self.expected_ms,
+            probe=probe,
+            heralded=account is not None and account.heard,
         )
         draft.put(attempt)
         draft.step(
@@ -165,6 +202,18 @@ class AttemptStarted(Happening[Attempt | None]):
         for old in never_created[: -FAILED_ATTEMPTS_KEPT or None]:
             draft.drop(old)
         return draft.changes(attempt)
+
+    def _claim(self, draft: Draft, loaded: Loaded, account: Account, busy: int, job: Job) -> None:
+        """The token has had its turn; and of what is only tried, one thing is tried at a time."""
+        account = replace(account, turn=job.token_id, updated_at_ms=self.at_ms)
+        if account.parked == "unauthorized":
+            for known in loaded.accounts:
+                if known.parked == "unauthorized":
+                    draft.put(replace(known, retry_at_ms=self.at_ms + UPSTREAM_DOWN_MS))
+            account = replace(account, retry_at_ms=self.at_ms + UPSTREAM_DOWN_MS)
+        elif account.parked:
+            account = replace(account, retry_at_ms=self.at_ms + PARKED_MS)
+        draft.put(sent(account, busy, self.at_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +226,7 @@ class AttemptAnswered(Happening[Job | None]):
     at_ms: int
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id, accounts=True)
+        return Needs(job_id=self.job_id, accounts=True, busy=True)
 
     def decide(self, loaded: Loaded) -> Changes[Job | None]:
         job, attempt = loaded.job, loaded.attempt(self.number)
@@ -185,11 +234,9 @@ class AttemptAnswered(Happening[Job | None]):
             return nothing(job)
         draft = Draft(loaded)
         attempt = replace(attempt, answered_at_ms=self.at_ms)
-        account = next((a for a in loaded.accounts if a.email == attempt.account), None)
+        create_answered(draft, loaded, job, attempt, self.outcome, self.at_ms)
         match self.outcome:
             case Accepted(report):
-                if account:
-                    draft.put(_admitted(account, self.at_ms))
                 job = bind(draft, job, attempt, report, self.at_ms)
             case Unknown(message):
                 job = self._in_doubt(draft, job, attempt, message)
@@ -198,18 +245,7 @@ class AttemptAnswered(Happening[Job | None]):
             case Busy(running=running) if own := _own(attempt, running):
                 # The list of who runs names this very attempt: whatever was refused, its task exists.
                 job = bind(draft, job, attempt, named(own.task_id, own.reply_ref), self.at_ms)
-            case Busy(message) | NotSent(message):
-                if account:
-                    draft.put(_later(account, busy_until_ms(account, self.at_ms), self.at_ms))
-                job = self._back_to_queue(draft, job, attempt, message)
-            case NoCredits(message):
-                if account:
-                    later = _later(account, self.at_ms + PARKED_MS, self.at_ms)
-                    draft.put(replace(later, parked="no_credits", reason=message))
-                job = self._back_to_queue(draft, job, attempt, message)
-            case BadToken(message):
-                for known in loaded.accounts:
-                    draft.put(_later(known, self.at_ms + UPSTREAM_DOWN_MS, self.at_ms))
+            case Busy(message) | NotSent(message) | NoCredits(message) | BadToken(message):
                 job = self._back_to_queue(draft, job, attempt, message)
         return draft.changes(job)
 
@@ -243,7 +279,8 @@ class AttemptAnswered(Happening[Job | None]):
 class AttemptLooked(Happening[Job | None]):
     """An attempt of unknown outcome was looked for. `found` is a report of the upstream's that names its replyRef.
 
-    Not finding it proves nothing; only time ends the search, and then the job fails with `submit_unknown`.
+    Not finding it proves nothing; only time ends the search, and then the job fails with `submit_unknown`. Its task is
+    looked for a while longer: `LateTaskFound` is for that. `candidates` are shown to a person, and never acted on.
     """
 
     job_id: str
@@ -251,23 +288,30 @@ class AttemptLooked(Happening[Job | None]):
     found: Report | None
     limit_ms: int
     at_ms: int
+    candidates: tuple[dict[str, Any], ...] = ()
 
     def needs(self) -> Needs:
         return Needs(job_id=self.job_id, accounts=True)
 
     def decide(self, loaded: Loaded) -> Changes[Job | None]:
         job, attempt = loaded.job, loaded.attempt(self.number)
-        if job is None or attempt is None or attempt.state != "unknown":
+        if job is None or attempt is None or attempt.state in ("sending", "created"):
             return nothing(job)
         draft = Draft(loaded)
+        if attempt.state != "unknown":
+            if self.found is None and attempt.ask_at_ms is not None:
+                draft.put(replace(attempt, ask_at_ms=next_late_look_ms(attempt, self.at_ms)))
+            return draft.changes(job)
         if self.found is not None and self.found.task_id and self.found.reply_ref == attempt.reply_ref:
             return draft.changes(bind(draft, job, attempt, self.found, self.at_ms))
-        attempt = replace(attempt, asked=attempt.asked + 1)
+        seen = list(self.candidates) or attempt.candidates
+        attempt = replace(attempt, asked=attempt.asked + 1, candidates=seen)
         if not in_doubt_too_long(attempt, self.at_ms, self.limit_ms):
             ask_at_ms = min(next_look_ms(attempt, self.at_ms), attempt.sent_at_ms + self.limit_ms)
             draft.put(replace(attempt, ask_at_ms=ask_at_ms))
             return draft.changes(job)
-        draft.put(replace(attempt, state="ended", ask_at_ms=None, ended_at_ms=self.at_ms))
+        attempt = replace(attempt, state="ended", ended_at_ms=self.at_ms)
+        draft.put(replace(attempt, ask_at_ms=next_late_look_ms(attempt, self.at_ms)))
         if job.state == "in_doubt":
             job = _fail(draft, job, jobs.error("submit_unknown", _unknown(attempt)), self.at_ms)
         return draft.changes(job)
@@ -289,9 +333,12 @@ def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -
         upstream_task_id=report.task_id,
         answered_at_ms=attempt.answered_at_ms or at_ms,
         asked=0,
-        ask_at_ms=at_ms if attempt.hinted_at_ms is not None or not report.status else at_ms + ASK_EVERY_MS,
+        ask_at_ms=at_ms if attempt.hinted_at_ms is not None or not report.status else next_ask_ms(attempt, at_ms),
     )
     draft.put(attempt)
+    if job.state == "cancelled":
+        job = replace(job, upstream_task_id=report.task_id, submitted_at_ms=at_ms, updated_at_ms=at_ms)
+        draft.put(job)
     if job.state not in ("submitting", "in_doubt"):
         return job
     after = replace(
@@ -310,14 +357,6 @@ def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -
 
 def _own(attempt: Attempt, running: Sequence[RunningTask]) -> RunningTask | None:
     return next((task for task in running if task.reply_ref == attempt.reply_ref), None)
-
-
-def _admitted(account: Account, at_ms: int) -> Account:
-    return replace(account, refusals=0, retry_at_ms=0, parked=None, reason=None, updated_at_ms=at_ms)
-
-
-def _later(account: Account, retry_at_ms: int, at_ms: int) -> Account:
-    return replace(account, retry_at_ms=retry_at_ms, refusals=account.refusals + 1, updated_at_ms=at_ms)
 
 
 def _unknown(attempt: Attempt) -> str:

@@ -20,6 +20,7 @@ TASK_ID: Final = re.compile(
 )
 
 RUNNING: Final = "RUNNING"
+THROTTLED: Final = "THROTTLED"
 SUCCEEDED: Final = "SUCCEEDED"
 FAILED: Final = "FAILED"
 CANCELLED: Final = frozenset({"CANCELLED", "CANCELED"})
@@ -50,6 +51,8 @@ _TYPES: Final = {
 # backslash before a slash.
 _CALLBACK_SECRET: Final = re.compile(r"(/callbacks/(?:inbox/)?)[A-Za-z0-9_\-]{16,}")
 _CALLBACK_SECRET_BYTES: Final = re.compile(rb"(/callbacks\\?/(?:inbox\\?/)?)[A-Za-z0-9_\-]{16,}")
+
+_WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 # The last second that can be written as ISO 8601 with four digits for the year.
 _LAST_S: Final = 253_402_300_799
@@ -118,7 +121,8 @@ def mask(text: str) -> str:
 def mask_bytes(body: bytes, token: str = "") -> bytes:
     """Hide the secret of every relay callback URL in `body`, and `token` wherever it stands."""
     body = _CALLBACK_SECRET_BYTES.sub(rb"\1***", body)
-    for charset in ("utf-8", "utf-16-le", "utf-16-be") if token else ():
+    # In what a token can be written with, only the wide charsets have NULs, and hardly any body has one.
+    for charset in ("utf-8", *(_WIDE if b"\x00" in body else ())) if token else ():
         body = body.replace(token.encode(charset, "replace"), "***".encode(charset))
     return body
 
@@ -148,12 +152,15 @@ def listed(body: object) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def read(body: object) -> Report | None:
-    """Read a task from any shape; `None` when there is none in it. Callback secrets are masked wherever they stand."""
+def read(body: object, *, masked: bool = False) -> Report | None:
+    """Read a task from any shape; `None` when there is none in it. Callback secrets are masked wherever they stand.
+
+    `masked`: that was done before, and nothing of `raw` will be kept.
+    """
     found = unwrap(body)
     if found is None:
         return None
-    task = _masked(found)
+    task = found if masked else _masked(found)
     task_id = _text(task.get("taskId"))
     return Report(
         task_id=task_id if task_id and TASK_ID.fullmatch(task_id) else None,
@@ -171,6 +178,9 @@ def read(body: object) -> Report | None:
 def _masked(task: dict[str, Any]) -> dict[str, Any]:
     """Masked before anything is taken out of it; a number too large for a float (1e999) is no number."""
     try:
+        text = to_json(task, inf_nan_mode="constants")
+        if not (_CALLBACK_SECRET_BYTES.search(text) or b"Infinity" in text or b"NaN" in text):
+            return task
         masked: dict[str, Any] = from_json(mask_bytes(to_json(task, inf_nan_mode="null")))
     except ValueError:  # a lone surrogate
         masked = json.loads(mask(json.dumps(task, ensure_ascii=False)), parse_constant=lambda name: None)
@@ -190,6 +200,11 @@ def model_of(report: Report) -> str:
 def content_type_of(name: str) -> tuple[str, str]:
     """`(kind, media type)` by the extension of a file name."""
     return _TYPES.get(_suffix(name), ("other", "application/octet-stream"))
+
+
+def created_at_ms(report: Report) -> int | None:
+    """When the upstream says that the task was created, Unix ms."""
+    return _instant_ms(report.raw.get("createdAt"))
 
 
 def account_of(task_id: str) -> str | None:

@@ -34,11 +34,30 @@ def explain(
             told.append(f"It succeeded at {iso(job.finished_at_ms)} with {_count(len(job.artifacts), 'artifact')}.")
         case _:
             told.append(_failed(job))
+    if notice := still_renders(job, attempts):
+        told.append(notice)
+    if job.erased_at_ms is not None:
+        told.append(f"What was asked for and what came of it was erased at {iso(job.erased_at_ms)}.")
     told += [_delivery(delivery) for delivery in reversed(deliveries)]
     return {"sentences": told, "facts": _facts(job, attempts, deliveries, accounts, busy, outlook)}
 
 
+def still_renders(job: Job, attempts: Sequence[Attempt]) -> str | None:
+    """What a cancelled job's task is still doing at the upstream; None when there is none."""
+    current = next((attempt for attempt in attempts if attempt.occupying), None)
+    if job.state != "cancelled" or current is None:
+        return None
+    does = f"still renders {current.upstream_task_id}" if current.state == "created" else "may still render it"
+    return (
+        f"The upstream cannot be told to stop: it {does}, may charge for it, and the slot on {current.account} stays "
+        "taken until it has ended; what comes of it is kept on this job, and no event tells of it."
+    )
+
+
 def _accepted(job: Job) -> str:
+    late = next((problem for problem in job.problems if problem["rule"] == "late_task"), None)
+    if late is not None and job.origin == "adopted":
+        return f"Adopted at {iso(job.created_at_ms)}: {late['message']}."
     door = {"api": "POST /v1/jobs", "dropin": "the drop-in door", "adopted": "the callback inbox"}[job.origin]
     return f"Accepted at {iso(job.created_at_ms)} from {job.submitted_by} through {door}."
 
@@ -55,7 +74,8 @@ def _attempt(attempt: Attempt) -> str:
         case "not_created":
             return f"{began}: not taken ({attempt.detail})."
         case _:
-            return f"{began}: ended at {iso(attempt.ended_at_ms)}."
+            more = f" ({attempt.detail})" if attempt.detail else ""
+            return f"{began}: ended at {iso(attempt.ended_at_ms)}{more}."
 
 
 def _waits(
@@ -67,15 +87,19 @@ def _waits(
     if not usable:
         yield f"Waits: no account is known that could run it{f' but {job.pinned}' if job.pinned else ''}; {place}."
     for account in usable:
-        taken = f"{busy.get(account.email, 0)} of {account.slots} running"
+        taken = f"{busy.get(account.email, 0)} of {account.allowed} running"
+        if account.others:
+            taken += f" and {_count(account.others, 'task')} of somebody else's"
         if account.parked is not None and account.retry_at_ms > now_ms:
             yield f"{account.email} is parked ({account.reason}) and is tried again at {iso(account.retry_at_ms)}."
         elif account.retry_at_ms > now_ms:
-            yield f"{account.email} had no room and is tried again at {iso(account.retry_at_ms)} ({taken})."
+            yield f"{account.email} could not be reached and is tried again at {iso(account.retry_at_ms)} ({taken})."
         else:
             yield f"Waits for a slot on {account.email}: {taken}; {place}."
     if outlook.starts_at_ms is not None:
         yield f"It should start {_in(outlook.starts_at_ms, now_ms)}."
+    if job.deadline_ms is not None:
+        yield f"It fails if it has not started by {iso(job.deadline_ms)}."
 
 
 def _in_doubt(attempts: Sequence[Attempt], in_doubt_after_s: float) -> Iterator[str]:
@@ -87,6 +111,11 @@ def _in_doubt(attempts: Sequence[Attempt], in_doubt_after_s: float) -> Iterator[
                 f"{iso(attempt.ask_at_ms)}. It may be paid for, so it is never sent again by itself; "
                 f"if it is not found by {ends}, the job fails with submit_unknown."
             )
+            if attempt.candidates:
+                yield (
+                    f"{_count(len(attempt.candidates), 'task')} with the same prompt began near it on "
+                    f"{attempt.account} (see candidates); the relay does not guess, but who knows can POST …/resolve."
+                )
 
 
 def _runs(job: Job, attempts: Sequence[Attempt], outlook: Outlook, now_ms: int) -> Iterator[str]:
@@ -105,6 +134,8 @@ def _runs(job: Job, attempts: Sequence[Attempt], outlook: Outlook, now_ms: int) 
 
 
 def _failed(job: Job) -> str:
+    if job.state == "cancelled":
+        return f"It was cancelled at {iso(job.finished_at_ms)}."
     error = job.error or {}
     again = "a new try may succeed" if error.get("retryable") else "the same again would fail again"
     return (
@@ -149,10 +180,12 @@ def _facts(
         "attemptState": current.state if current else None,
         "askedNextAt": iso(current.ask_at_ms) if current else None,
         "reportedFinishedAt": iso(current.hinted_at_ms) if current else None,
+        "candidates": (current.candidates if current and current.state == "unknown" else None) or [],
         "accounts": [
             {
                 "email": account.email,
                 "slots": account.slots,
+                "admits": account.allowed,
                 "running": busy.get(account.email, 0),
                 "parked": account.parked,
                 "retryAt": iso(account.retry_at_ms or None),

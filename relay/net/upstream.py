@@ -4,6 +4,7 @@ Nothing is retried here, and nothing is logged: bodies hold secrets, ids hold e-
 """
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from relay.core.outcome import (
     Unanswered,
     Unknown,
 )
+from relay.core.skew import OFF_IN_A_ROW, off_in_a_row, off_ms
 from relay.core.task import TASK_ID, Report
 from relay.errors import BadGateway, InvalidRequest
 
@@ -74,6 +76,7 @@ class Upstream:
     def __init__(self, base_url: str, token: str, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._base_url = base_url.rstrip("/")
+        self._last_off_ms: deque[int] = deque(maxlen=OFF_IN_A_ROW)
         timeout = httpx2.Timeout(ASK_DEADLINE_S, connect=CONNECT_S)
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "Accept-Encoding": "identity"}
         tls = httpx2.create_ssl_context()
@@ -87,6 +90,10 @@ class Upstream:
             verify=tls,
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
+
+    def off_ms(self) -> int | None:
+        """How far ahead of ours the upstream's clock is; None while it is about right, or nobody can say."""
+        return off_in_a_row(self._last_off_ms)
 
     def __repr__(self) -> str:
         return f"Upstream({self._base_url!r})"
@@ -143,7 +150,7 @@ class Upstream:
         if isinstance(answer, Unanswered):
             return answer
         if answer.status != 200 or not isinstance(answer.body, dict):
-            return Unanswered(answer.message)
+            return Unanswered(answer.message, unauthorized=answer.status == 401)
         return [_account(email, row) for email, row in answer.body.items() if isinstance(row, dict)]
 
     async def forward(
@@ -165,7 +172,8 @@ class Upstream:
             method, self._base_url + path, params=list(query), headers=dict(headers), content=body
         )
         try:
-            return await within(self._clock, deadline_s, _whole(request))
+            status, headers_got, answer = await within(self._clock, deadline_s, _whole(request))
+            return status, headers_got.get("content-type", ""), answer
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, _TooLarge) as error:
             raise BadGateway(f"the upstream's answer did not come ({type(error).__name__})") from error
 
@@ -202,7 +210,11 @@ class Upstream:
         headers = {} if body is None else {"Content-Type": "application/json"}
         url = self._base_url + path
         request = client.stream(method, url, params=params, content=body, headers=headers)
-        status, _, answer = await within(self._clock, deadline_s, _whole(request))
+        sent_ms = self._clock.now_ms()
+        status, got, answer = await within(self._clock, deadline_s, _whole(request))
+        # An answer out of a cache has the date of another day.
+        if "age" not in got and (off := off_ms(got.get("date", ""), sent_ms, self._clock.now_ms())) is not None:
+            self._last_off_ms.append(off)
         return _Answer(status, tasks.decode(answer))
 
 
@@ -210,10 +222,10 @@ class _TooLarge(Exception):
     pass
 
 
-async def _whole(request: AbstractAsyncContextManager[httpx2.Response]) -> tuple[int, str, bytes]:
-    """`(status, content type, body)` of an answer that came whole."""
+async def _whole(request: AbstractAsyncContextManager[httpx2.Response]) -> tuple[int, httpx2.Headers, bytes]:
+    """`(status, headers, body)` of an answer that came whole."""
     async with request as response:
-        return response.status_code, response.headers.get("content-type", ""), await _bounded(response)
+        return response.status_code, response.headers, await _bounded(response)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

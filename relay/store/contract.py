@@ -13,7 +13,7 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Happening, Quarantined
+from relay.core.ledger import Adoption, Callback, Happening, Quarantined, Token, UsedKey
 
 R = TypeVar("R")
 
@@ -45,6 +45,18 @@ class EventFilter:
     type: tuple[str, ...] = ()
     token_id: tuple[str, ...] = ()
     of_jobs_only: bool = False
+
+    def takes(self, event: Event) -> bool:
+        """Whether this very event is among them: the same that `Store.events_after` asks the database."""
+        if self.of_jobs_only and event.job_id is None:
+            return False
+        return all(not values or getattr(event, name) in values for name, values in self._conditions())
+
+    def _conditions(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+        names = ("job_id", "reply_ref", "model", "type")
+        # Operator events are nobody's, and `of_jobs_only` alone decides on them.
+        token_ids = (*self.token_id, None) if self.token_id else ()
+        return (*((name, getattr(self, name)) for name in names), ("token_id", token_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +115,32 @@ class Store(Protocol):
         """1 for the job that is next; None for one that does not wait."""
         ...
 
-    async def waiting(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
-        """The head of the queue, in its order: the jobs that may run on one of these accounts."""
+    async def waiting(self, accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:
+        """Each token's first job that may run on one of these accounts, or in explore mode on one of `explorable`."""
+        ...
+
+    async def queue(self, limit: int) -> list[Waiting]:
+        """The head of the queue, the tokens taking turns; each token's jobs by priority, then by age."""
+        ...
+
+    async def took_ms(self, model: str, mode: str, limit: int) -> list[int]:
+        """How long the last tasks of this model and mode took that succeeded, from submission to their end."""
         ...
 
     async def stranded(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
         """Queued jobs that are pinned to an account which is not among these."""
         ...
 
-    async def running(self, limit: int) -> list[Running]:
-        """Attempts that take a slot, with the model of their job."""
+    async def overdue(self, now_ms: int, limit: int) -> list[str]:
+        """Queued jobs whose deadline has passed."""
         ...
 
-    async def waiting_models(self, limit: int) -> list[tuple[str, str]]:
-        """`(job id, model)` of the head of the queue, in its order."""
+    async def next_deadline_ms(self) -> int | None:
+        """The first deadline of all queued jobs."""
+        ...
+
+    async def running(self, limit: int) -> list[Running]:
+        """Attempts that take a slot, with the mode of their job."""
         ...
 
     async def count_by_state(self) -> dict[str, int]:
@@ -127,6 +151,10 @@ class Store(Protocol):
 
     async def busy(self) -> dict[str, int]:
         """Attempts that take a slot, counted per account."""
+        ...
+
+    async def exploring(self) -> set[str]:
+        """The accounts of which an explore task takes a slot."""
         ...
 
     async def attempts(self, job_id: str) -> list[Attempt]: ...
@@ -159,11 +187,27 @@ class Store(Protocol):
         """Delete the oldest until both bounds hold; how many were deleted."""
         ...
 
+    async def used_key(self, key: str) -> UsedKey | None:
+        """What an `Idempotency-Key` has made, by the hash that it is kept as."""
+        ...
+
+    async def trim_keys(self, before_ms: int) -> int:
+        """Forget the keys that were used before that time; how many they were."""
+        ...
+
     async def subscriptions(self) -> list[Subscription]:
         """All but those of single jobs."""
         ...
 
     async def subscription(self, subscription_id: str) -> Subscription | None: ...
+
+    async def tokens(self) -> list[Token]:
+        """The living ones, oldest first."""
+        ...
+
+    async def token(self, token_id: str) -> Token | None: ...
+
+    async def token_of_hash(self, token_hash: str) -> Token | None: ...
 
     async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Delivery]:
         """Due deliveries of active subscriptions, at most `room` each and none of those that are `full`."""

@@ -8,17 +8,20 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Quarantined
+from relay.core.ledger import Adoption, Callback, Quarantined, Token, UsedKey
 from relay.store.contract import DeliveryFilter, EventFilter, JobFilter
 from relay.store.rows import TABLES, columns, from_row
+from relay.store.statements import BUSY
 
 T = TypeVar("T")
 Fetch = Callable[[str, dict[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
 
 ACCOUNTS_MAX: Final = 1_000
 SUBSCRIPTIONS_MAX: Final = 1_000
+TOKENS_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 1_000
 
+_WAITING: Final = "id AS job_id, pinned, token_id, model, mode"
 _OCCUPYING: Final = "state IN ('sending', 'created', 'unknown')"
 _ACTIVE: Final = "SELECT id FROM subscriptions WHERE state = 'active'"
 
@@ -45,7 +48,9 @@ class Reads:
     async def events_after(self, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
         where = _Where("seq > :after", after=seq)
         where.any_of("job_id", wanted.job_id).any_of("reply_ref", wanted.reply_ref)
-        where.any_of("model", wanted.model).any_of("type", wanted.type).any_of("token_id", wanted.token_id)
+        where.any_of("model", wanted.model).any_of("type", wanted.type)
+        # Operator events are nobody's, and `of_jobs_only` alone decides on them.
+        where.any_of("token_id", wanted.token_id, or_null=True)
         if wanted.of_jobs_only:
             where.also("job_id IS NOT NULL")
         return await self._list(Event, f"WHERE {where} ORDER BY seq LIMIT :limit", where.values | {"limit": limit})
@@ -70,33 +75,71 @@ class Reads:
     async def queue_position(self, job: Job) -> int | None:
         if job.state != "queued":
             return None
+        # In each turn every token with a job left has one: this token's place, and no more than that of each other.
         sql = (
-            "SELECT count(*) AS ahead FROM jobs WHERE state = 'queued' "
-            "AND (priority > :priority OR (priority = :priority AND seq < :seq))"
+            "SELECT token_id, count(*) AS waiting, count(CASE WHEN token_id = :token_id AND "
+            "(priority > :priority OR (priority = :priority AND seq < :seq)) THEN 1 END) AS ahead "
+            "FROM jobs WHERE state = 'queued' GROUP BY token_id"
         )
-        rows = await self._fetch(sql, {"priority": job.priority, "seq": job.seq})
-        return int(rows[0]["ahead"]) + 1
+        values = {"token_id": job.token_id, "priority": job.priority, "seq": job.seq}
+        rows = await self._fetch(sql, values)
+        place = next((row["ahead"] for row in rows if row["token_id"] == job.token_id), 0) + 1
+        others = sum(min(row["waiting"], place) for row in rows if row["token_id"] != job.token_id)
+        return int(place + others)
 
-    async def waiting(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
-        return await self._queue(_Where("state = 'queued'").any_of("pinned", accounts, or_null=True), limit)
+    async def waiting(self, accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:
+        if not accounts:
+            return []
+        paid, values = _listed("pinned", "IN", accounts)
+        explore, more = _listed("pinned", "IN", explorable, name="explore")
+        runnable = f"(mode = 'credits' AND (pinned IS NULL OR {paid}))"
+        if explorable:
+            runnable += f" OR (mode = 'explore' AND (pinned IS NULL OR {explore}))"
+        first = f"SELECT seq FROM jobs WHERE state = 'queued' AND token_id = t.token AND ({runnable})"
+        # One token after the other along the index of the queue: the length of the queue is of no account.
+        sql = (
+            "WITH RECURSIVE t (token) AS (SELECT '' UNION ALL SELECT (SELECT min(token_id) FROM jobs "
+            "WHERE state = 'queued' AND token_id > t.token) FROM t WHERE t.token IS NOT NULL) "
+            f"SELECT {_WAITING} FROM t JOIN jobs ON seq = ({first} ORDER BY priority DESC, seq LIMIT 1) LIMIT :limit"
+        )
+        return [Waiting(**dict(row)) for row in await self._fetch(sql, values | more | {"limit": limit})]
 
     async def stranded(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
-        return await self._queue(_Where("state = 'queued' AND pinned IS NOT NULL").none_of("pinned", accounts), limit)
+        where = _Where("state = 'queued' AND pinned IS NOT NULL").none_of("pinned", accounts)
+        sql = f"SELECT {_WAITING} FROM jobs WHERE {where} LIMIT :limit"
+        return [Waiting(**dict(row)) for row in await self._fetch(sql, where.values | {"limit": limit})]
 
-    async def _queue(self, where: "_Where", limit: int) -> list[Waiting]:
-        sql = f"SELECT id, pinned FROM jobs WHERE {where} ORDER BY priority DESC, seq LIMIT :limit"
-        return [Waiting(row["id"], row["pinned"]) for row in await self._fetch(sql, where.values | {"limit": limit})]
+    async def queue(self, limit: int) -> list[Waiting]:
+        sql = (
+            f"SELECT {_WAITING} FROM (SELECT id, pinned, token_id, model, mode, "
+            "row_number() OVER (PARTITION BY token_id ORDER BY priority DESC, seq) AS place "
+            "FROM jobs WHERE state = 'queued') AS queue ORDER BY place, token_id LIMIT :limit"
+        )
+        return [Waiting(**dict(row)) for row in await self._fetch(sql, {"limit": limit})]
+
+    async def took_ms(self, model: str, mode: str, limit: int) -> list[int]:
+        sql = (
+            "SELECT finished_at_ms - submitted_at_ms AS took_ms FROM jobs WHERE state = 'succeeded' "
+            "AND model = :model AND mode = :mode ORDER BY finished_at_ms DESC LIMIT :limit"
+        )
+        rows = await self._fetch(sql, {"model": model, "mode": mode, "limit": limit})
+        return [row["took_ms"] for row in rows if row["took_ms"] is not None]
+
+    async def overdue(self, now_ms: int, limit: int) -> list[str]:
+        sql = "SELECT id FROM jobs WHERE state = 'queued' AND deadline_ms < :now_ms ORDER BY deadline_ms LIMIT :limit"
+        return [row["id"] for row in await self._fetch(sql, {"now_ms": now_ms, "limit": limit})]
+
+    async def next_deadline_ms(self) -> int | None:
+        sql = "SELECT min(deadline_ms) AS at_ms FROM jobs WHERE state = 'queued' AND deadline_ms IS NOT NULL"
+        return (await self._fetch(sql, {}))[0]["at_ms"]  # type: ignore[no-any-return]
 
     async def running(self, limit: int) -> list[Running]:
         sql = (
-            "SELECT a.account AS account, j.model AS model, a.sent_at_ms AS since_ms FROM attempts a "
-            "JOIN jobs j ON j.id = a.job_id WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
+            "SELECT a.account AS account, j.mode AS mode, a.sent_at_ms AS since_ms, a.expected_ms AS expected_ms "
+            "FROM attempts a JOIN jobs j ON j.id = a.job_id "
+            "WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
         )
         return [Running(**dict(row)) for row in await self._fetch(sql, {"limit": limit})]
-
-    async def waiting_models(self, limit: int) -> list[tuple[str, str]]:
-        sql = "SELECT id, model FROM jobs WHERE state = 'queued' ORDER BY priority DESC, seq LIMIT :limit"
-        return [(row["id"], row["model"]) for row in await self._fetch(sql, {"limit": limit})]
 
     async def count_by_state(self) -> dict[str, int]:
         sql = (
@@ -109,8 +152,14 @@ class Reads:
         return await self._list(Account, "ORDER BY email LIMIT :limit", {"limit": ACCOUNTS_MAX})
 
     async def busy(self) -> dict[str, int]:
-        sql = f"SELECT account, count(*) AS busy FROM attempts WHERE {_OCCUPYING} GROUP BY account"
-        return {row["account"]: row["busy"] for row in await self._fetch(sql, {})}
+        return {row["account"]: row["busy"] for row in await self._fetch(BUSY, {})}
+
+    async def exploring(self) -> set[str]:
+        sql = (
+            "SELECT DISTINCT a.account FROM attempts a JOIN jobs j ON j.id = a.job_id "
+            "WHERE a.state IN ('sending', 'created', 'unknown') AND j.mode = 'explore'"
+        )
+        return {row["account"] for row in await self._fetch(sql, {})}
 
     async def attempts(self, job_id: str) -> list[Attempt]:
         where = "WHERE job_id = :job_id ORDER BY number LIMIT :limit"
@@ -143,12 +192,24 @@ class Reads:
         values = {"before": before_seq if before_seq is not None else 2**62, "limit": limit}
         return await self._list(Quarantined, "WHERE seq < :before ORDER BY seq DESC LIMIT :limit", values)
 
+    async def used_key(self, key: str) -> UsedKey | None:
+        return await self._one(UsedKey, "WHERE id = :id", {"id": key})
+
     async def subscriptions(self) -> list[Subscription]:
         where = "WHERE job_id IS NULL ORDER BY seq LIMIT :limit"
         return await self._list(Subscription, where, {"limit": SUBSCRIPTIONS_MAX})
 
     async def subscription(self, subscription_id: str) -> Subscription | None:
         return await self._one(Subscription, "WHERE id = :id", {"id": subscription_id})
+
+    async def tokens(self) -> list[Token]:
+        return await self._list(Token, "ORDER BY seq LIMIT :limit", {"limit": TOKENS_MAX})
+
+    async def token(self, token_id: str) -> Token | None:
+        return await self._one(Token, "WHERE id = :id", {"id": token_id})
+
+    async def token_of_hash(self, token_hash: str) -> Token | None:
+        return await self._one(Token, "WHERE hash = :hash", {"hash": token_hash})
 
     async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Delivery]:
         where = _Where("state = 'due' AND due_at_ms <= :now_ms", now_ms=now_ms, room=room, limit=limit)
@@ -215,6 +276,6 @@ class _Where:
         return " AND ".join(self._conditions)
 
 
-def _listed(column: str, operator: str, given: Sequence[str]) -> tuple[str, dict[str, str]]:
-    values = {f"{column}_{n}": value for n, value in enumerate(given)}
+def _listed(column: str, operator: str, given: Sequence[str], *, name: str = "") -> tuple[str, dict[str, str]]:
+    values = {f"{name or column}_{n}": value for n, value in enumerate(given)}
     return f"{column} {operator} ({', '.join(':' + name for name in values)})", values

@@ -1,9 +1,11 @@
 """Records to rows and back: a record's fields are its table's columns, JSON fields are text, bodies are packed."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from functools import lru_cache
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -12,12 +14,15 @@ from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Quarantined, Record
+from relay.core.ledger import Adoption, Callback, Quarantined, Record, Token, UsedKey
 
 T = TypeVar("T")
 
-# A 2 KB body stored plainly costs 4 KB of pages; at level 1 well under 1 KB.
+# A 2 KB body stored plainly costs 4 KB of pages; at level 1 well under 1 KB. The small window is as good for it, and
+# four times as cheap: most of what zlib does for so little is to set up its tables.
 PACK_LEVEL: Final = 1
+PACK_WINDOW_BITS: Final = 12
+PACK_MEMORY: Final = 5
 UNPACKED_MAX_BYTES: Final = 2 * 1024 * 1024
 
 TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
@@ -30,6 +35,8 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     Callback: ("callbacks", ("seq",)),
     Quarantined: ("quarantine", ("seq",)),
     Adoption: ("adoptions", ("task_id",)),
+    Token: ("tokens", ("id",)),
+    UsedKey: ("used_keys", ("id",)),
 }
 
 
@@ -38,64 +45,90 @@ def columns(record_type: type[Any]) -> str:
     return _COLUMNS[record_type]
 
 
-def to_row(record: Record) -> dict[str, Any]:
-    """The values of a record's columns, by name."""
+def to_row(record: Record) -> tuple[Any, ...]:
+    """The values of a record's columns, in their order; without a `seq` that the table gives."""
     layout = _LAYOUTS[type(record)]
-    return _encoded(layout, dict(zip(layout.names, layout.values(record), strict=True)))
+    values = _encoded(layout, layout.values(record))
+    return values[1:] if _numbered_by_table(record) else values
 
 
-def update(before: Record, after: Record) -> tuple[str, dict[str, Any]] | None:
+def update(before: Record, after: Record) -> tuple[str, tuple[Any, ...]] | None:
     """`(SQL, parameters)` that make the row of `before` that of `after`; None when nothing differs.
 
     Only what differs is written: every index over a column that is set is written anew, whatever its value.
     """
-    layout, (table, key) = _LAYOUTS[type(after)], TABLES[type(after)]
-    pairs = zip(layout.names, layout.values(before), layout.values(after), strict=True)
-    changed = {name: new for name, old, new in pairs if old is not new and old != new}
-    if not changed:
+    layout = _LAYOUTS[type(after)]
+    was, now = layout.values(before), layout.values(after)
+    others = compress(range(len(was)), map(is_not, was, now))
+    differ = tuple(n for n in others if was[n] != now[n])
+    if not differ:
         return None
-    sets = ", ".join(f"{name} = :{name}" for name in changed)
-    where = " AND ".join(f"{name} = :{name}" for name in key)
-    keys = {name: getattr(after, name) for name in key}
-    return f"UPDATE {table} SET {sets} WHERE {where}", _encoded(layout, changed) | keys
+    now = _encoded(layout, now, differ)
+    sql = _update(*TABLES[type(after)], tuple(layout.names[n] for n in differ))
+    return sql, (*(now[n] for n in differ), *layout.key(after))
 
 
 def from_row(record_type: type[T], row: Mapping[str, Any]) -> T:
     """A record from a row that has its columns and no others."""
     layout, values = _LAYOUTS[record_type], dict(row)
-    for name in layout.json:
+    for name in (layout.names[n] for n in layout.json):
         if values[name] is not None:
             values[name] = from_json(values[name])
-    for name in layout.packed:
+    for name in (layout.names[n] for n in layout.packed):
         values[name] = zlib.decompressobj().decompress(values[name], UNPACKED_MAX_BYTES)
+    for name in layout.flags:
+        values[name] = bool(values[name])
     return record_type(**values)
 
 
-def key_of(record: Record) -> tuple[Any, ...]:
+def key_of(record: Record) -> tuple[type[Any], tuple[Any, ...]]:
     """The type and the key of a record: the same for all versions of one row."""
-    return (type(record), *(getattr(record, name) for name in TABLES[type(record)][1]))
+    return type(record), _LAYOUTS[type(record)].key(record)
 
 
 def put(record: Record) -> str:
     """The SQL that inserts a record or replaces the row of the same key."""
-    numbered_by_table = getattr(record, "seq", None) == 0
-    return _PUTS[type(record), numbered_by_table]
+    return _PUTS[type(record), _numbered_by_table(record)]
 
 
-def drop(record: Record) -> str:
-    """The SQL that deletes the row of a record."""
+def drop(record: Record) -> tuple[str, tuple[Any, ...]]:
+    """`(SQL, parameters)` that delete the row of a record."""
     table, key = TABLES[type(record)]
-    return f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = :{name}' for name in key)}"
+    where = " AND ".join(f"{name} = ?" for name in key)
+    return f"DELETE FROM {table} WHERE {where}", _LAYOUTS[type(record)].key(record)
 
 
-def _encoded(layout: "_Layout", row: dict[str, Any]) -> dict[str, Any]:
-    for name in layout.json:
-        if row.get(name) is not None:
-            row[name] = to_json(row[name]).decode()
-    for name in layout.packed:
-        if name in row:
-            row[name] = zlib.compress(row[name], PACK_LEVEL)
-    return row
+def _numbered_by_table(record: Record) -> bool:
+    return getattr(record, "seq", None) == 0
+
+
+def _encoded(layout: "_Layout", values: tuple[Any, ...], wanted: Container[int] | None = None) -> tuple[Any, ...]:
+    """The values as they are stored, at least the `wanted` ones."""
+    row = list(values)
+    for n in layout.json:
+        if row[n] is not None and (wanted is None or n in wanted):
+            row[n] = to_json(row[n]).decode()
+    for n in layout.packed:
+        packer = zlib.compressobj(PACK_LEVEL, zlib.DEFLATED, PACK_WINDOW_BITS, PACK_MEMORY)
+        row[n] = packer.compress(row[n]) + packer.flush()
+    return tuple(row)
+
+
+@lru_cache(1_000)
+def _update(table: str, key: tuple[str, ...], names: tuple[str, ...]) -> str:
+    sets = ", ".join(f"{name} = new.column{n}" for n, name in enumerate(names, 1))
+    where = " AND ".join(f"{table}.{name} = new.column{n}" for n, name in enumerate(key, len(names) + 1))
+    return f"UPDATE {table} SET {sets} FROM (VALUES {_marks(len(names) + len(key))}) AS new WHERE {where}"
+
+
+@lru_cache(1_000)
+def for_many(sql: str, width: int, rows: int) -> str:
+    """The SQL of `put` or `update` for so many rows of so many values at once: one call costs less than many."""
+    return sql.replace(f"VALUES {_marks(width)}", f"VALUES {', '.join([_marks(width)] * rows)}")
+
+
+def _marks(width: int) -> str:
+    return f"({', '.join('?' * width)})"
 
 
 def _put(record_type: type[Any], numbered_by_table: bool) -> str:
@@ -103,7 +136,7 @@ def _put(record_type: type[Any], numbered_by_table: bool) -> str:
     names = [name for name in _LAYOUTS[record_type].names if not (numbered_by_table and name == "seq")]
     changed = [name for name in names if name not in key and name != "seq"]
     return (
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)}) "
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES {_marks(len(names))} "
         f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in changed)}"
     )
 
@@ -113,19 +146,23 @@ class _Layout:
     """The columns of a record, worked out once: a callback reads and writes some two hundred of them."""
 
     names: tuple[str, ...]
-    json: tuple[str, ...]
-    packed: tuple[str, ...]
+    json: tuple[int, ...]
+    packed: tuple[int, ...]
+    flags: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]
+    key: Callable[[Any], tuple[Any, ...]]
 
 
 def _layout(record_type: type[Any]) -> _Layout:
     found = fields(record_type)
-    names = tuple(field.name for field in found)
+    names, key = tuple(field.name for field in found), TABLES[record_type][1]
     return _Layout(
         names,
-        tuple(field.name for field in found if field.metadata.get("json")),
-        tuple(field.name for field in found if field.metadata.get("packed")),
+        tuple(n for n, field in enumerate(found) if field.metadata.get("json")),
+        tuple(n for n, field in enumerate(found) if field.metadata.get("packed")),
+        tuple(field.name for field in found if field.type is bool),
         attrgetter(*names),
+        attrgetter(*key) if len(key) > 1 else lambda record: (getattr(record, key[0]),),
     )
 
 

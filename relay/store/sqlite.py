@@ -10,29 +10,37 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
 
-from relay.core.event import Event
-from relay.core.ledger import Happening
+from relay.core.ledger import Happening, Loaded, Needs
 from relay.errors import ConfigurationError, Unavailable
 from relay.store.driver import sqlite3
+from relay.store.held import Held
 from relay.store.migrate import pending
 from relay.store.reads import Reads
-from relay.store.statements import loaded, queries, writes
-from relay.store.writer import RETRY_AFTER_S, Committed, Writer
+from relay.store.rows import for_many
+from relay.store.statements import BODIES_OF_JOB, Pending, loaded, queries
+from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
+_Decide = Callable[[Sequence[Happening[Any]], int], Written]
 
 READERS: Final = 2
 CACHE_KIB: Final = 16 * 1024
-WAL_PAGES: Final = 1_000
+# Pages that callbacks change again and again are copied back once for all of them: at most 32 MiB of log.
+WAL_PAGES: Final = 8_000
 ITER_CHUNK_SIZE: Final = 64
-# SQLite's errors that one happening's values cause; every other one concerns the file, and so the whole group.
-_OF_ONE: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+ROWS_AT_ONCE: Final = 64
+# Errors that the values of one happening cause; SQLite's other ones concern the file, and so the whole group.
+_OF_ONE: Final = (
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError),
+    *(ValueError, TypeError, LookupError, ArithmeticError),
+)
 
 
 class SqliteStore(Reads):
@@ -71,6 +79,9 @@ class SqliteStore(Reads):
     async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
         return await self._in_thread(lambda: self._file.trim_quarantine(max_entries, max_bytes))
 
+    async def trim_keys(self, before_ms: int) -> int:
+        return await self._in_thread(lambda: self._file.trim_keys(before_ms))
+
     async def check(self) -> None:
         await self._in_thread(self._file.touch)
         await self.head()
@@ -80,12 +91,12 @@ class SqliteStore(Reads):
         await self._writer.close()
         await self._closing.aclose()
 
-    async def _commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
+    async def _commit(self, group: Sequence[Happening[Any]]) -> Written:
         return await self._in_thread(lambda: self._file.commit(group))
 
-    def _told(self, head: int) -> None:
-        self._committed(head)
-        if self._file.concerns_workers:
+    def _told(self, written: Written) -> None:
+        self._committed(written.head, written.events)
+        if written.for_workers:
             self._for_workers()
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
@@ -108,7 +119,7 @@ async def open_store(
 ) -> SqliteStore:
     """Open the file (made if absent), bring its schema up to date, and keep every other process out.
 
-    `new_hex(n)` gives n random hex digits; `committed(head)` is told the newest event's number after each commit,
+    `new_hex(n)` gives n random hex digits; `committed(head, events)` is told of each commit,
     and `for_workers()` is called behind it when one of the workers may have something to do.
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
@@ -197,7 +208,7 @@ class _WritingFile:
 
     def __init__(self, path: Path, new_hex: Callable[[int], str]) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self.concerns_workers = False
+        self.held = Held()
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
         try:
             self._sql.row_factory = sqlite3.Row
@@ -230,46 +241,88 @@ class _WritingFile:
     def _meta(self, name: str) -> str:
         return str(self._sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()["value"])
 
-    def commit(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
-        """One durable transaction, a savepoint each: a happening that fails does not fail its neighbours."""
-        self.concerns_workers = False
+    def commit(self, group: Sequence[Happening[Any]]) -> Written:
+        """One durable transaction for all; a happening that fails does not fail its neighbours."""
+        try:
+            return self._transaction(group, self._together)
+        except _OF_ONE:
+            # One of them cannot be written. Which one is found out by a savepoint each.
+            return self._transaction(group, self._apart)
+
+    def _transaction(self, group: Sequence[Happening[Any]], decide: _Decide) -> Written:
         try:
             self._sql.execute("BEGIN IMMEDIATE")
             head = int(self._meta("head"))
-            results: list[Any] = []
-            for happening in group:
-                result, head = self._one(happening, head)
-                results.append(result)
-            self._sql.execute("UPDATE meta SET value = ? WHERE name = 'head'", (str(head),))
+            written = decide(group, head)
+            if written.head != head:
+                self._sql.execute("UPDATE meta SET value = ? WHERE name = 'head'", (str(written.head),))
             self._sql.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
+            self.held.forget()
             self._roll_back()
-            raise _cannot_write(error) from error
-        except BaseException:
-            self._roll_back()
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _OF_ONE):
+                raise _cannot_write(error) from error
             raise
-        return results, head
+        return written
 
-    def _one(self, happening: Happening[Any], head: int) -> tuple[Any, int]:
-        self._sql.execute("SAVEPOINT one")
-        written = head
-        try:
-            rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(happening.needs())}
-            before = loaded(rows, epoch=self.epoch, next_seq=head + 1)
-            changes = happening.decide(before)
-            for sql, values in writes(changes, before):
-                self._sql.execute(sql, values)
-            written = max((record.seq for record in changes.puts if isinstance(record, Event)), default=head)
-        except Exception as error:
-            if isinstance(error, (sqlite3.Error, MemoryError)) and not isinstance(error, _OF_ONE):
-                raise
-            # This happening alone is at fault, a defect of ours in it included: its neighbours go on.
-            self._sql.execute("ROLLBACK TO one")
+    def _together(self, group: Sequence[Happening[Any]], head: int) -> Written:
+        """Decide one after the other, each seeing what those before it change, and write what came of it at once."""
+        written, pending = Written(head), Pending()
+        for happening in group:
+            needs = happening.needs()
+            before = self.held.find(needs, self.epoch, written.head + 1)
+            if before is None:
+                self._write(pending)
+                before = self._load(needs, written.head)
+            try:
+                changes = happening.decide(before)
+            except Exception as error:
+                if isinstance(error, (sqlite3.Error, MemoryError)):
+                    raise
+                # A refusal, or a defect of ours: nothing of this one is written, and its neighbours go on.
+                written.results.append(error)
+                continue
+            pending.add(changes, before)
+            self.held.apply(changes)
+            written.add(changes)
+        self._write(pending)
+        return written
+
+    def _apart(self, group: Sequence[Happening[Any]], head: int) -> Written:
+        written = Written(head)
+        for happening in group:
+            self._sql.execute("SAVEPOINT one")
+            try:
+                one = self._together([happening], written.head)
+            except _OF_ONE as error:
+                self.held.forget()
+                self._sql.execute("ROLLBACK TO one")
+                one = Written(written.head, [error])
             self._sql.execute("RELEASE one")
-            return error, head
-        self._sql.execute("RELEASE one")
-        self.concerns_workers |= changes.concerns_workers
-        return changes.result, written
+            written = Written(
+                one.head,
+                [*written.results, *one.results],
+                [*written.events, *one.events],
+                written.for_workers or one.for_workers,
+            )
+        return written
+
+    def _load(self, needs: Needs, head: int) -> Loaded:
+        rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(needs)}
+        before = loaded(rows, epoch=self.epoch, next_seq=head + 1)
+        if needs.token_hash and before.job is not None:
+            self.held.keep(before, self._sql.execute(BODIES_OF_JOB, {"job_id": before.job.id}))
+        return before
+
+    def _write(self, pending: Pending) -> None:
+        """Many rows by one call where they are many: between calls this thread may wait for the others' Python."""
+        for sql, rows in pending.take():
+            done = 0
+            while done < len(rows):
+                n = 1 << min(ROWS_AT_ONCE, len(rows) - done).bit_length() - 1
+                now = chain.from_iterable(rows[done : done + n])
+                self._sql.execute(for_many(sql, len(rows[0]), n), tuple(now))
+                done += n
 
     def _roll_back(self) -> None:
         if self._sql.in_transaction:
@@ -299,6 +352,12 @@ class _WritingFile:
         except sqlite3.Error as error:
             raise _cannot_write(error) from error
         return cursor.rowcount
+
+    def trim_keys(self, before_ms: int) -> int:
+        try:
+            return self._sql.execute("DELETE FROM used_keys WHERE at_ms < ?", (before_ms,)).rowcount
+        except sqlite3.Error as error:
+            raise _cannot_write(error) from error
 
     def close(self) -> None:
         self._sql.close()

@@ -3,14 +3,17 @@
 All queries of a happening are independent of each other, so that an engine may send them in one trip.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
+from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Changes, Loaded, Needs, Record
+from relay.core.ledger import Adoption, Callback, Changes, Loaded, Needs, Quarantined, Record, Token, UsedKey
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
+from relay.store.waits import moved
 
 Query = tuple[str, str, dict[str, Any]]
 Rows = Sequence[Mapping[str, Any]]
@@ -19,7 +22,11 @@ SUBSCRIPTIONS_MAX: Final = 1_000
 # More than all subscriptions together can be owed of one job: a lane that is seen in part would move out of turn.
 OPEN_DELIVERIES_MAX: Final = 8_000
 
+BUSY: Final = (
+    "SELECT account, count(*) AS busy FROM attempts WHERE state IN ('sending', 'created', 'unknown') GROUP BY account"
+)
 _OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"
+_OF_KEY: Final = "(SELECT job_id FROM used_keys WHERE id = :key)"
 
 
 def queries(needs: Needs) -> list[Query]:
@@ -62,19 +69,60 @@ def queries(needs: Needs) -> list[Query]:
     if needs.subscription_id:
         sql = f"SELECT {columns(Subscription)} FROM subscriptions WHERE id = :id"
         found.append(("subscription", sql, {"id": needs.subscription_id}))
+    if needs.subscriptions:
+        sql = f"SELECT {columns(Subscription)} FROM subscriptions WHERE job_id IS NULL ORDER BY seq"
+        found.append(("subscriptions", f"{sql} LIMIT {SUBSCRIPTIONS_MAX}", {}))
     if needs.accounts:
         found.append(("accounts", f"SELECT {columns(Account)} FROM accounts ORDER BY email", {}))
+    if needs.busy:
+        found.append(("busy", BUSY, {}))
     if needs.queue_of_token:
-        found.append(
-            (
-                "queue",
-                "SELECT count(*) AS queued, "
-                "(SELECT count(*) FROM jobs WHERE state = 'queued' AND token_id = :token_id) AS of_token "
-                "FROM jobs WHERE state = 'queued'",
-                {"token_id": needs.queue_of_token},
-            )
-        )
+        found += _of_token(needs)
+    if needs.tokens:
+        found.append(("tokens", f"SELECT {columns(Token)} FROM tokens ORDER BY seq", {}))
+    return found + _of_people(needs)
+
+
+def _of_people(needs: Needs) -> list[Query]:
+    """What bears on a person's wish: whether it was asked for before, whose a task is, what has been told of a job."""
+    found: list[Query] = []
+    key: dict[str, Any]
+    if needs.used_key:
+        key = {"key": needs.used_key}
+        found += [
+            ("used_key", f"SELECT {columns(UsedKey)} FROM used_keys WHERE id = :key", key),
+            ("earlier", f"SELECT {columns(Job)} FROM jobs WHERE id = {_OF_KEY}", key),
+        ]
+    if needs.retry_of:
+        sql = f"SELECT {columns(Job)} FROM jobs WHERE retry_of = :retry_of AND finished_at_ms IS NULL LIMIT 1"
+        found.append(("earlier", sql, {"retry_of": needs.retry_of}))
+    if needs.owner_of:
+        found.append(("owner", "SELECT id FROM jobs WHERE upstream_task_id = :task_id", {"task_id": needs.owner_of}))
+    if needs.events_of:
+        sql = f"SELECT {columns(Event)} FROM events WHERE job_id = :job_id ORDER BY seq"
+        found.append(("events", sql, {"job_id": needs.events_of}))
     return found
+
+
+def _of_token(needs: Needs) -> list[Query]:
+    """What bears on whether a token may submit: its limits, and the jobs that count against them."""
+    key = {"token_id": needs.queue_of_token, "since_ms": needs.jobs_since_ms}
+    return [
+        (
+            "queue",
+            "SELECT count(*) AS queued, "
+            "(SELECT count(*) FROM jobs WHERE state = 'queued' AND token_id = :token_id) AS of_token "
+            "FROM jobs WHERE state = 'queued'",
+            key,
+        ),
+        ("tokens", f"SELECT {columns(Token)} FROM tokens WHERE id = :token_id", key),
+        (
+            "day",
+            "SELECT count(*) AS jobs, min(created_at_ms) AS oldest_ms FROM jobs WHERE created_at_ms > :since_ms "
+            "AND token_id = (SELECT id FROM tokens WHERE id = :token_id AND max_per_day IS NOT NULL)",
+            key,
+        ),
+    ]
 
 
 def _job_of(needs: Needs) -> tuple[str, dict[str, Any]]:
@@ -87,16 +135,30 @@ def _job_of(needs: Needs) -> tuple[str, dict[str, Any]]:
 
 
 def _callback_seen(needs: Needs) -> Query:
+    """Whether this very body came before, for the attempt or task, or into quarantine: a duplicate changes nothing."""
     if needs.token_hash:
         of_attempt = "(job_id, number) = (SELECT job_id, number FROM attempts WHERE token_hash = :token_hash)"
+        of_job = "(SELECT job_id FROM attempts WHERE token_hash = :token_hash)"
         values = {"token_hash": needs.token_hash, "sha256": needs.sha256}
     else:
         of_attempt = (
             "job_id = COALESCE((SELECT id FROM jobs WHERE upstream_task_id = :task_id), "
             "(SELECT job_id FROM adoptions WHERE task_id = :task_id))"
         )
+        # A task that was turned away because too many waited is welcome when it is reported again.
+        of_job = "NULL AND :task_id IS NULL"
         values = {"task_id": needs.upstream_task_id, "sha256": needs.sha256}
-    return "callback", f"SELECT 1 AS seen FROM callbacks WHERE {of_attempt} AND sha256 = :sha256", values
+    sql = (
+        f"SELECT 1 AS seen FROM callbacks WHERE {of_attempt} AND sha256 = :sha256 "
+        f"UNION ALL SELECT 1 FROM quarantine WHERE sha256 = :sha256 AND job_id IS {of_job}"
+    )
+    return "callback", sql, values
+
+
+BODIES_OF_JOB: Final = (
+    "SELECT number, sha256 FROM callbacks WHERE job_id = :job_id "
+    "UNION ALL SELECT 0, sha256 FROM quarantine WHERE job_id = :job_id"
+)
 
 
 def _open_deliveries(of_job: str, key: dict[str, Any]) -> Query:
@@ -116,6 +178,8 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
 
     adoption = one("adoption")
     job, delivery, subscription, queue = one("job"), one("delivery"), one("subscription"), one("queue")
+    day, used_key, earlier = one("day"), one("used_key"), one("earlier")
+    owner = one("owner")
     return Loaded(
         epoch=epoch,
         next_seq=next_seq,
@@ -128,9 +192,17 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
         adoption=from_row(Adoption, adoption) if adoption else None,
         adoptions=rows["adoptions"][0]["adoptions"] if rows.get("adoptions") else 0,
         accounts=tuple(from_row(Account, row) for row in rows.get("accounts", ())),
+        busy={row["account"]: row["busy"] for row in rows.get("busy", ())},
         callback_seen=one("callback") is not None,
         queued=queue["queued"] if queue else 0,
         queued_of_token=queue["of_token"] if queue else 0,
+        tokens=tuple(from_row(Token, row) for row in rows.get("tokens", ())),
+        jobs_since=day["jobs"] if day else 0,
+        oldest_since_ms=day["oldest_ms"] if day else None,
+        used_key=from_row(UsedKey, used_key) if used_key else None,
+        earlier=from_row(Job, earlier) if earlier else None,
+        owner=owner["id"] if owner else None,
+        events=tuple(from_row(Event, row) for row in rows.get("events", ())),
     )
 
 
@@ -141,28 +213,57 @@ def _records(before: Loaded) -> Iterator[Record]:
     yield from before.attempts
     yield from before.open_deliveries
     yield from before.accounts
+    yield from before.events
 
 
-def writes(changes: Changes[Any], before: Loaded) -> list[tuple[str, dict[str, Any]]]:
-    """`(SQL, parameters)` for everything that a happening changes of what was loaded before it."""
-    known = {key_of(record): record for record in _records(before)}
-    made: list[tuple[str, dict[str, Any]]] = []
-    for record in changes.puts:
-        old = known.get(key_of(record))
-        if old is None:
-            made.append((put(record), to_row(record)))
-        elif changed := update(old, record):
-            made.append(changed)
-    for record in changes.drops:
-        made.append((drop(record), to_row(record)))
-        if isinstance(record, Subscription):
-            # What a removed subscription was owed cannot be sent any more; it stays to be seen.
-            made.append(
-                (
-                    "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed', "
-                    "lease_until_ms = NULL, finished_at_ms = :at_ms "
-                    "WHERE subscription_id = :id AND state IN ('waiting', 'due', 'sending')",
-                    {"id": record.id, "at_ms": record.updated_at_ms},
-                )
-            )
-    return made
+class Pending:
+    """What has been decided and is not yet written: of each row its first version and its last."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, tuple[Record | None, Record]] = {}
+        self._drops: list[Record] = []
+        self._shift_ms = 0
+
+    def add(self, changes: Changes[Any], before: Loaded) -> None:
+        known = {key_of(record): record for record in _records(before)} if changes.puts else {}
+        for record in changes.puts:
+            if type(record) in (Callback, Quarantined):
+                self._rows[object()] = (None, record)
+                continue
+            key = key_of(record)
+            first = self._rows[key][0] if key in self._rows else known.get(key)
+            self._rows[key] = (first, record)
+        self._drops += changes.drops
+        # Whoever moves the waits has had to look into the database: what was decided before is written already.
+        self._shift_ms += changes.shift_ms
+
+    def take(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """`(SQL, rows of parameters)` for all of it, the same statement once; afterwards nothing is pending."""
+        statements: dict[str, list[tuple[Any, ...]]] = {}
+        for first, last in self._rows.values():
+            if first is None:
+                statements.setdefault(put(last), []).append(to_row(last))
+            elif changed := update(first, last):
+                statements.setdefault(changed[0], []).append(changed[1])
+        erased = [(EMPTY, last.id) for _, last in self._rows.values() if isinstance(last, Job) and last.erased_at_ms]
+        drops, self._rows, self._drops = self._drops, {}, []
+        shift_ms, self._shift_ms = self._shift_ms, 0
+        if shift_ms:
+            yield from moved(shift_ms)
+        yield from statements.items()
+        if erased:
+            yield "UPDATE callbacks SET body = ? WHERE job_id = ?", erased
+            yield "UPDATE quarantine SET body = ? WHERE job_id = ?", erased
+        for record in drops:
+            sql, key = drop(record)
+            yield sql, [key]
+            if isinstance(record, Subscription):
+                # What a removed subscription was owed cannot be sent any more; it stays to be seen.
+                yield _BURY, [(record.updated_at_ms, record.id)]
+
+
+EMPTY: Final = zlib.compress(b"")
+_BURY: Final = (
+    "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed', lease_until_ms = NULL, "
+    "finished_at_ms = ? WHERE subscription_id = ? AND state IN ('waiting', 'due', 'sending')"
+)

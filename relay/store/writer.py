@@ -7,27 +7,52 @@ cost of a sync is shared by as many as came in the meantime, and nobody waits fo
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from relay.core.ledger import Happening
+from relay.core.event import Event
+from relay.core.ledger import Changes, Happening
 from relay.errors import Unavailable
+from relay.observe import logger
 
 R = TypeVar("R")
+_log = logger("store")
 
 GROUP_MAX: Final = 256
 QUEUE_MAX: Final = 4_096
 RETRY_AFTER_S: Final = 2
 
-# Takes a group, commits it, and returns for each happening its result or the exception that concerns it alone,
-# together with the number of the newest event.
-Commit = Callable[[Sequence[Happening[Any]]], Awaitable[tuple[list[Any], int]]]
-Committed = Callable[[int], None]
+# Told after each commit: the number of the newest event, and the events that were written.
+Committed = Callable[[int, Sequence[Event]], None]
+
+
+@dataclass(slots=True)
+class Written:
+    """What came of a group: for each happening its result, or the exception that concerns it alone."""
+
+    head: int
+    results: list[Any] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    # Whether a worker may have something to do because of it.
+    for_workers: bool = False
+
+    def add(self, changes: Changes[Any]) -> None:
+        """One more happening was decided."""
+        self.results.append(changes.result)
+        self.for_workers |= changes.concerns_workers
+        for record in changes.puts:
+            if isinstance(record, Event):
+                self.events.append(record)
+                self.head = max(self.head, record.seq)
+
+
+Commit = Callable[[Sequence[Happening[Any]]], Awaitable[Written]]
 
 
 class Writer:
     """One task that hands groups to an engine's `commit` and resolves the callers' futures."""
 
-    def __init__(self, commit: Commit, committed: Committed) -> None:
+    def __init__(self, commit: Commit, committed: Callable[[Written], None]) -> None:
         self._commit = commit
         self._committed = committed
         self._waiting: deque[tuple[Happening[Any], asyncio.Future[Any]]] = deque()
@@ -44,8 +69,8 @@ class Writer:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((happening, future))
         self._wake.set()
-        # A caller that is cancelled (its client went away) does not undo what it asked for.
-        return await asyncio.shield(future)
+        # A caller that is cancelled (its client went away) does not undo what it asked for: only its future ends.
+        return await future
 
     async def close(self) -> None:
         """Write what waits, then end."""
@@ -66,14 +91,17 @@ class Writer:
 
     async def _write(self, group: list[tuple[Happening[Any], asyncio.Future[Any]]]) -> None:
         try:
-            results, head = await self._commit([happening for happening, _ in group])
+            written = await self._commit([happening for happening, _ in group])
         except Exception as error:  # whatever the engine raised, nobody of this group may wait for ever
             for _, future in group:
                 _resolve(future, error)
             return
-        for (_, future), result in zip(group, results, strict=True):
+        for (_, future), result in zip(group, written.results, strict=True):
             _resolve(future, result)
-        self._committed(head)
+        try:
+            self._committed(written)
+        except Exception:  # a defect in a reader's wake must not end the writing
+            _log.exception("committed.failed")
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

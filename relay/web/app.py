@@ -4,11 +4,24 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import Lifespan
 
 from relay.errors import RelayError
-from relay.web import artifacts, callbacks, dropin, health, history, jobs, passage, stream, subscriptions
+from relay.web import (
+    artifacts,
+    callbacks,
+    dropin,
+    health,
+    history,
+    jobs,
+    passage,
+    steering,
+    stream,
+    subscriptions,
+    tokens,
+)
 from relay.web.guard import Door, Scope, needs
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
 
@@ -18,17 +31,20 @@ ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def routes() -> list[Route]:
     """All doors. Those without a scope are open: health, callbacks by their secret, artifacts by their signature."""
     return [
-        # First, for routes are tried in order, and most requests are callbacks.
-        door("POST", "/callbacks/{token}", callbacks.receive),
+        door("POST", "/callbacks/{token}", callbacks.only_post),
         door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         door("POST", "/v1/jobs", jobs.submit, "submit"),
         door("GET", "/v1/jobs", jobs.index, "submit", "read"),
         door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read"),
+        door("DELETE", "/v1/jobs/{id}", steering.erase, "manage"),
+        door("POST", "/v1/jobs/{id}/cancel", steering.cancel, "submit"),
+        door("POST", "/v1/jobs/{id}/retry", steering.retry, "submit"),
+        door("POST", "/v1/jobs/{id}/resolve", steering.resolve, "manage"),
         door("GET", "/v1/jobs/{id}/events", stream.of_job, "submit", "read"),
         door("GET", "/v1/jobs/{id}/why", history.why, "submit", "read"),
         door("GET", "/v1/jobs/{id}/callbacks", history.callbacks, "submit", "read"),
         door("GET", "/v1/jobs/{id}/deliveries", subscriptions.deliveries_of_job, "submit", "read"),
-        door("GET", "/v1/events", stream.of_all, "submit", "read"),
+        door("GET", "/v1/events", stream.of_all, "submit", "read", "manage"),
         door("GET", "/v1/models", history.models, "submit", "read", "manage"),
         door("GET", "/v1/accounts", history.accounts, "read"),
         door("GET", "/v1/quarantine", history.quarantine, "manage"),
@@ -36,6 +52,9 @@ def routes() -> list[Route]:
         door("GET", "/v1/subscriptions", subscriptions.index, "manage"),
         door("GET", "/v1/subscriptions/{id}", subscriptions.show, "manage"),
         door("DELETE", "/v1/subscriptions/{id}", subscriptions.remove, "manage"),
+        door("POST", "/v1/tokens", tokens.create, "manage"),
+        door("GET", "/v1/tokens", tokens.index, "manage"),
+        door("DELETE", "/v1/tokens/{id}", tokens.revoke, "manage"),
         door("GET", "/v1/deliveries", subscriptions.deliveries, "read"),
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         *dropin_doors(),
@@ -77,6 +96,7 @@ def build(lifespan: Lifespan[Starlette]) -> Starlette:
     app = Starlette(
         routes=routes(),
         lifespan=lifespan,
+        middleware=[Middleware(callbacks.CallbackDoor)],
         exception_handlers={
             RelayError: on_relay_error,
             HTTPException: on_http_error,
@@ -85,4 +105,5 @@ def build(lifespan: Lifespan[Starlette]) -> Starlette:
     )
     # A sender of callbacks that does not follow a redirect would lose one.
     app.router.redirect_slashes = False
+    app.state.write_check = health.WriteCheck()
     return app

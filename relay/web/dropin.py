@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.clock import wait_at_most
-from relay.core.dispatch import open_now
+from relay.core.dispatch import Waiting, explores, open_now
 from relay.core.dropin import STATUSES, busy, create_answer, refusal, status_of, task_view
-from relay.core.job import ErrorCode, Job
+from relay.core.job import ErrorCode, Job, mode_of
 from relay.core.request import Checked, advice, check
 from relay.core.submitting import CreateAnswered, JobGivenUp
 from relay.core.task import TASK_ID
 from relay.errors import InvalidRequest, NotFound, Problem
 from relay.store.contract import JobFilter
-from relay.web.accept import accept, reply_url_of
+from relay.web.accept import accept, key_of, reply_url_of
 from relay.web.forecast import next_start, outlook_of
 from relay.web.guard import Principal
 from relay.web.problem import Json, read_object, read_query, whole
@@ -38,6 +38,7 @@ async def create(request: Request) -> Response:
     """`POST …/videos/create`."""
     state: Any = request.app.state
     principal: Principal = request.state.principal
+    key = key_of(request)
     form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     fields = await _form(request) if form else await read_object(request)
     checked = check(fields, state.catalogue, door="dropin", mode=state.settings.validation, textual=form)
@@ -47,13 +48,16 @@ async def create(request: Request) -> Response:
             problems=checked.problems,
         )
     free = await _has_free_slot(state, checked)
-    refused = None if free else await _without_room(state, checked)
-    if refused is not None:
+    refused = None if free else await _without_room(state, principal, checked)
+    used = await state.store.used_key(key) if key else None
+    if refused is not None and used is None:
         return refused
-    job = await accept(state, principal, checked, "dropin")
-    if free:
-        await _left_the_queue(state, job)
-    return await _answer(state, principal, job)
+    job = await accept(state, principal, checked, "dropin", key=key)
+    if used is None or used.answered_at_ms is None:
+        if free or used is not None:
+            await _left_the_queue(state, job)
+        return await _answer(state, principal, job, key)
+    return Json(create_answer(await _task(state, principal, job)))
 
 
 async def task(request: Request) -> Response:
@@ -114,10 +118,14 @@ async def _has_free_slot(state: Any, checked: Checked) -> bool:
         return True  # the relay has just begun to ask which there are, and waits for that as for an answer
     candidates = open_now(state.clock.now_ms(), accounts, await store.busy())
     fits = [account for account in candidates if checked.account in (None, account.email)]
-    return bool(fits) and not await store.waiting([account.email for account in fits], 1)
+    emails, explore = [account.email for account in fits], mode_of(checked.request) == "explore"
+    if explore:
+        exploring = await store.exploring()
+        fits = [account for account in fits if explores(account, exploring, state.clock.now_ms())]
+    return bool(fits) and not await store.waiting(emails, emails if explore else [], 1)
 
 
-async def _without_room(state: Any, checked: Checked) -> Response | None:
+async def _without_room(state: Any, principal: Principal, checked: Checked) -> Response | None:
     """The upstream's 412 when no account can pay, its 429 (a) when the job would wait too long; nothing is stored."""
     store, wait_s, now_ms = state.store, state.settings.dropin_wait, state.clock.now_ms()
     accounts = await store.accounts()
@@ -125,7 +133,8 @@ async def _without_room(state: Any, checked: Checked) -> Response | None:
         return Json({"error": NO_CREDITS}, 412)
     if wait_s is None:
         return None
-    outlook = await next_start(state, str(checked.request["model"]))
+    model, mode = str(checked.request["model"]), mode_of(checked.request)
+    outlook = await next_start(state, Waiting("", checked.account, principal.token_id, model, mode))
     estimate_s = None if outlook.starts_at_ms is None else max(1, (outlook.starts_at_ms - now_ms) // 1000)
     if wait_s > 0 and (estimate_s is None or estimate_s <= wait_s):
         return None
@@ -148,7 +157,7 @@ async def _left_the_queue(state: Any, job: Job) -> None:
     await wait_at_most(state.clock, answered(), ANSWER_WAIT_S)
 
 
-async def _answer(state: Any, principal: Principal, job: Job) -> Response:
+async def _answer(state: Any, principal: Principal, job: Job, key: str | None) -> Response:
     """What the create answers, by what has become of the job."""
     now: Job = await state.store.job(job.id)
     if now.state == "queued" and now.attempts > 0:
@@ -157,7 +166,7 @@ async def _answer(state: Any, principal: Principal, job: Job) -> Response:
     if refused is not None:
         status, body = refused
         return Json(body, status)
-    now = await state.store.apply(CreateAnswered(job.id, state.clock.now_ms()))
+    now = await state.store.apply(CreateAnswered(job.id, state.clock.now_ms(), key))
     return Json(create_answer(await _task(state, principal, now)))
 
 

@@ -74,14 +74,16 @@ async def quarantine(request: Request) -> Response:
 
 
 async def accounts(request: Request) -> Response:
-    """The upstream's accounts: slots, how many are taken, and why one is parked."""
+    """The upstream's accounts: slots, how many it admits and how many are taken, and why one is parked."""
     store: Any = request.app.state.store
     busy = await store.busy()
     data = [
         {
             "email": account.email,
             "slots": account.slots,
+            "admits": account.allowed,
             "running": busy.get(account.email, 0),
+            "others": account.others,
             "parked": account.parked,
             "reason": account.reason,
             "retryAt": iso(account.retry_at_ms or None),

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from relay.core import job as jobs
 from relay.core.job import NO_OUTLOOK, STATES, Job
 from relay.core.request import check
+from relay.core.terms import take_terms
 from relay.errors import InvalidRequest, NotFound
 from relay.store.contract import PAGE_MAX, JobFilter
-from relay.web.accept import accept, reply_url_of
+from relay.web.accept import accept, key_of, reply_url_of
 from relay.web.forecast import forecast, outlook_of
 from relay.web.guard import Principal
 from relay.web.problem import Json, flag, listed, read_object, read_query, whole
@@ -26,13 +27,18 @@ async def submit(request: Request) -> Response:
     state: Any = request.app.state
     principal: Principal = request.state.principal
     query = read_query(request, one=("dry_run",))
-    checked = check(await read_object(request), state.catalogue, door="native", mode=state.settings.validation)
+    key, body = key_of(request), await read_object(request)
+    fields, terms = take_terms(body, state.clock.now_ms())
+    checked = check(fields, state.catalogue, door="native", mode=state.settings.validation)
+    problems, refused = (*terms.problems, *checked.problems), bool(terms.problems) or checked.refused
     if flag(query, "dry_run"):
-        problems = [problem.as_json() for problem in checked.problems]
-        return Json({"valid": not checked.refused, "problems": problems, "request": checked.request})
-    if checked.refused:
-        raise InvalidRequest.of(checked.problems)
-    job = await accept(state, principal, checked, "api")
+        shown_problems = [problem.as_json() for problem in problems]
+        return Json({"valid": not refused, "problems": shown_problems, "request": checked.request})
+    if refused:
+        raise InvalidRequest.of(problems)
+    # A deadline in seconds is another time at every try, and the same wish.
+    asked = [terms.priority, body.get("deadline")]
+    job = await accept(state, principal, checked, "api", key=key, terms=terms, asked=asked)
     return Json(await shown(state, principal, await find(request, job.id)), 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
@@ -61,11 +67,12 @@ async def index(request: Request) -> Response:
     return Json({"data": data, "next": str(page[-1].seq) if len(found) > limit else None})
 
 
-async def find(request: Request, any_id: str) -> Job:
-    """The job; `NotFound` when there is none, or when it belongs to somebody else."""
+async def find(request: Request, any_id: str, *, to_manage: bool = False) -> Job:
+    """The job; `NotFound` when there is none, or when it belongs to somebody else, unless whoever asks manages all."""
     job: Job | None = await request.app.state.store.job(any_id)
     principal: Principal = request.state.principal
-    if job is None or not principal.sees(job.token_id):
+    managed = to_manage and "manage" in principal.scopes
+    if job is None or not (managed or principal.sees(job.token_id)):
         raise NotFound(f"there is no job {any_id[:80]}")
     return job
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.core.job import Job
+from relay.core.outcome import TaskAnswer
 
 
 class OpenFile(Protocol):
@@ -39,6 +40,12 @@ class Passage(Protocol):
     ) -> Answered:
         """The upstream's answer, whatever its status; `BadGateway` when there is none."""
         ...
+
+
+class Tasks(Protocol):
+    """The upstream's word about one task."""
+
+    async def task(self, task_id: str) -> TaskAnswer: ...
 
 
 class Artifacts(Protocol):

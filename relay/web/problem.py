@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from relay.core import task as tasks
 from relay.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, Problem, RelayError
@@ -89,20 +90,23 @@ async def on_defect(request: Request, error: Exception) -> Response:
     return _answer_to(request, RelayError("the relay made a mistake; it is in its log"))
 
 
-async def read_body(request: Request, *, max_bytes: int = BODY_MAX_BYTES, deadline_s: float = BODY_DEADLINE_S) -> bytes:
+async def read_body(receive: Receive, *, max_bytes: int = BODY_MAX_BYTES, deadline_s: float = BODY_DEADLINE_S) -> bytes:
     """The whole body, at most `max_bytes` (else 413) and within `deadline_s` (else 408)."""
-    body = bytearray()
+    chunks, size_bytes, more = [], 0, True
     try:
         async with asyncio.timeout(deadline_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BodyTooSlow("the connection ended before the body did")
+                chunks.append(message.get("body", b""))
+                size_bytes += len(chunks[-1])
+                if size_bytes > max_bytes:
                     raise BodyTooLarge(f"the body is longer than {max_bytes} bytes")
+                more = message.get("more_body", False)
     except TimeoutError as error:
         raise BodyTooSlow(f"the body did not come within {deadline_s:g} s") from error
-    except ClientDisconnect as error:
-        raise BodyTooSlow("the connection ended before the body did") from error
-    return bytes(body)
+    return b"".join(chunks)
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -116,7 +120,7 @@ async def read_object(request: Request) -> dict[str, Any]:
             given=content_type,
             allowed=["application/json"],
         )
-    body = await read_body(request)
+    body = await read_body(request.receive)
     value = tasks.decode(body, mend=False)
     if not isinstance(value, dict):
         message = "the body is not JSON" if value is None else "the body is JSON, but not an object"

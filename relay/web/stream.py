@@ -17,17 +17,23 @@ from starlette.types import Receive, Scope, Send
 from relay.clock import wait_at_most
 from relay.core import sse
 from relay.core.event import TYPES, Event, render
+from relay.core.job import Address
 from relay.core.sse import HEARTBEAT_S, Cursor
 from relay.errors import InvalidRequest, Unavailable
+from relay.feed import ALL
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.vault import jitter
+from relay.web.guard import Principal
 from relay.web.jobs import find
 from relay.web.leaving import while_connected
 from relay.web.problem import Json, listed, read_query, whole
 
 RETRY_MS: Final = (1_500, 4_500)
 SEND_S: Final = 30.0
+# Less than from one heartbeat to the next: a reader whose token was revoked hears at most one more.
+TRUST_S: Final = HEARTBEAT_S / 2
 STREAMS_MAX: Final = 2_000
+FRAMES_KEPT: Final = 1_000
 PAGE_DEFAULT: Final = 100
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -79,7 +85,7 @@ async def _answer(
         return Response(status_code=204)
     if state.streams.full:
         raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
-    return EventStream(state, start, wanted, job_id)
+    return EventStream(state, request.state.principal, start, wanted, job_id)
 
 
 async def _is_over(state: Any, job_id: str, seq: int) -> bool:
@@ -139,16 +145,28 @@ class Streams:
     def __init__(self, most: int = STREAMS_MAX) -> None:
         self.open = 0
         self._most = most
+        self._frames: dict[str, bytes] = {}
 
     @property
     def full(self) -> bool:
         return self.open >= self._most
 
+    def frame(self, event: Event, address: Address) -> bytes:
+        """An event's frame, made once for all streams that send it now; one with artifacts is made anew each time."""
+        if event.final:
+            return sse.frame(event, address)
+        if event.id not in self._frames:
+            if len(self._frames) >= FRAMES_KEPT:
+                self._frames.clear()
+            self._frames[event.id] = sse.frame(event, address)
+        return self._frames[event.id]
+
 
 class EventStream(Response):
-    """One open stream. Ends by itself after a job's final event, when it drains, or when its reader is too slow."""
+    """One open stream. Ends by itself after a job's final event, when it drains, when its reader is too slow, or when
+    the reader's token has been revoked."""
 
-    def __init__(self, state: Any, start: Start, wanted: EventFilter, job_id: str | None) -> None:
+    def __init__(self, state: Any, principal: Principal, start: Start, wanted: EventFilter, job_id: str | None) -> None:
         super().__init__(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -158,12 +176,14 @@ class EventStream(Response):
         )
         del self.headers["content-length"]
         self._state = state
+        self._principal = principal
         self._start = start
         self._wanted = wanted
         self._job_id = job_id
         self._seq = start.cursor.seq
         self._told = start.cursor
         self._beat_at_s = 0.0
+        self._trusted_until_s = state.clock.monotonic_s() + TRUST_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end or until the reader leaves; a HEAD request gets the head alone."""
@@ -209,13 +229,16 @@ class EventStream(Response):
     async def _follow(self, send: Send) -> str:
         """Read, send, wait; the reason why the relay ends the stream, empty when the job's last event has been sent."""
         state = self._state
-        store, feed, clock = state.store, state.feed, state.clock
+        feed, clock = state.feed, state.clock
         while True:
             seen = feed.generation
-            head = await store.head()
-            events = await store.events_after(self._seq, self._wanted, EVENTS_PAGE)
+            if not await self._is_trusted():
+                return "expired"
+            head = feed.head
+            events = await self._read()
             if events:
-                if not await self._send(send, b"".join(sse.frame(e, state.addresses.of) for e in events)):
+                frames = (state.streams.frame(event, state.addresses.of) for event in events)
+                if not await self._send(send, b"".join(frames)):
                     return "slow"
                 self._seq = events[-1].seq
                 self._told = Cursor(events[-1].seq, events[-1].epoch)
@@ -231,9 +254,31 @@ class EventStream(Response):
                 continue
             # Commits that this reader does not want wake it as well, and must not put its heartbeat off.
             wait_s = self._beat_at_s - clock.monotonic_s()
-            woken = wait_s > 0 and await wait_at_most(clock, feed.changed(seen), wait_s)
-            if not woken and not await self._beat(send):
+            if wait_s > 0:
+                await wait_at_most(clock, feed.changed(seen, self._only_job), wait_s)
+            elif not await self._beat(send):
                 return "slow"
+
+    @property
+    def _only_job(self) -> str:
+        """The one job whose commits need wake this stream; empty for all."""
+        return self._wanted.job_id[0] if len(self._wanted.job_id) == 1 else ALL
+
+    async def _read(self) -> list[Event]:
+        """What comes next for this reader: from what has just been committed, or from the store."""
+        newest = self._state.feed.after(self._seq)
+        if newest is not None and len(newest) <= EVENTS_PAGE:
+            return [event for event in newest if self._wanted.takes(event)]
+        found: list[Event] = await self._state.store.events_after(self._seq, self._wanted, EVENTS_PAGE)
+        return found
+
+    async def _is_trusted(self) -> bool:
+        """Whether the reader's token is still good; asked now and then, and always at a heartbeat."""
+        now_s = self._state.clock.monotonic_s()
+        if now_s < self._trusted_until_s:
+            return True
+        self._trusted_until_s = now_s + TRUST_S
+        return bool(await self._state.guard.lives(self._principal))
 
     async def _beat(self, send: Send) -> bool:
         frames = sse.heartbeat(self._state.clock.now_ms() // 1000)

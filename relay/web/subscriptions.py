@@ -1,6 +1,6 @@
 """Subscriptions: who is told of events, and what became of each delivery."""
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -22,7 +22,15 @@ SUBSCRIPTIONS_MAX: Final = 500
 PAGE_DEFAULT: Final = 50
 STATES: Final = ("waiting", "due", "sending", "delivered", "superseded", "dead")
 
-_MESSAGES: Final = {"missing": "required", "extra_forbidden": "unknown", "literal_error": "one_of"}
+Model = TypeVar("Model", bound=BaseModel)
+
+_MESSAGES: Final = {
+    "missing": "required",
+    "extra_forbidden": "unknown",
+    "literal_error": "one_of",
+    "greater_than_equal": "range",
+    "less_than_equal": "range",
+}
 
 
 class NewSubscription(BaseModel):
@@ -39,7 +47,7 @@ class NewSubscription(BaseModel):
     secret: str | None = None
 
 
-def read_model(model: type[NewSubscription], body: dict[str, Any]) -> NewSubscription:
+def read_model(model: type[Model], body: dict[str, Any]) -> Model:
     """The body as a model; an `InvalidRequest` names every broken rule."""
     try:
         return model.model_validate(body)

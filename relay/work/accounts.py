@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay.clock import Clock
-from relay.core.accounts import AccountsListed, SeenAccount
+from relay.core.accounts import AccountsListed, AccountsRefused, SeenAccount
 from relay.core.outcome import Unanswered
 from relay.core.submitting import JobStranded
 from relay.feed import Feed
@@ -29,6 +29,7 @@ class AccountKeeper(Worker):
         self._upstream = upstream
         self._given = given
         self._due_ms = 0
+        self._refused = False
 
     async def step(self) -> int | None:
         now_ms = self._clock.now_ms()
@@ -38,9 +39,13 @@ class AccountKeeper(Worker):
         seen = self._given or await self._upstream.accounts()
         if isinstance(seen, Unanswered):
             self._log.warning("accounts.unknown", reason=seen.message)
+            if seen.unauthorized:
+                await self._store.apply(AccountsRefused(seen.message, now_ms, self._refused))
+                self._refused = True
             self._due_ms = now_ms + RETRY_MS
             return self._due_ms
-        await self._store.apply(AccountsListed(tuple(seen), now_ms))
+        await self._store.apply(AccountsListed(tuple(seen), now_ms, given=bool(self._given), refused=self._refused))
+        self._refused = False
         if seen:
             await self._strand([account.email for account in seen])
         self._due_ms = now_ms + REFRESH_MS

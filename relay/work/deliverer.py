@@ -72,7 +72,8 @@ class Deliverer(Worker):
     async def _release(self, lease_before_ms: int | None) -> int:
         stuck = await self._store.deliveries_sending(lease_before_ms, RELEASED_AT_ONCE)
         now_ms = self._clock.now_ms()
-        return sum(await asyncio.gather(*(self._store.apply(DeliveryReleased(one.id, now_ms)) for one in stuck)))
+        released = (DeliveryReleased(one.id, now_ms, lease_ended=lease_before_ms is not None) for one in stuck)
+        return sum(await asyncio.gather(*(self._store.apply(one) for one in released)))
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

@@ -6,11 +6,12 @@ from relay.work.loop import Worker
 
 QUARANTINE_MAX_ENTRIES: Final = 10_000
 QUARANTINE_MAX_BYTES: Final = 64 * 1024 * 1024
+KEYS_KEPT_MS: Final = 36 * 3600 * 1000
 EVERY_MS: Final = 60_000
 
 
 class Janitor(Worker):
-    """Trims the quarantine once a minute: the oldest go."""
+    """Trims the quarantine and forgets used keys once a minute: the oldest go."""
 
     name = "janitor"
     _due_ms = 0
@@ -22,5 +23,6 @@ class Janitor(Worker):
         gone = await self._store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES)
         if gone:
             self._log.info("quarantine.trimmed", entries=gone)
+        await self._store.trim_keys(now_ms - KEYS_KEPT_MS)
         self._due_ms = now_ms + EVERY_MS
         return self._due_ms

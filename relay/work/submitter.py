@@ -4,7 +4,9 @@ from typing import Any, Final
 
 from relay.clock import Clock
 from relay.core import task as tasks
-from relay.core.dispatch import Submit, choose, open_now
+from relay.core.catalogue import Catalogue
+from relay.core.dispatch import Account, Submit, Waiting, choose, explores, may_try
+from relay.core.estimate import LEARNED_FROM, typical_ms
 from relay.core.job import Attempt, Job
 from relay.core.outcome import Busy, Outcome, Unknown
 from relay.core.submitting import AttemptAnswered, AttemptStarted
@@ -15,7 +17,7 @@ from relay.work.loop import Worker
 from relay.work.ports import Upstream
 from relay.work.recognise import recognise
 
-WAITING_LOOKED_AT: Final = 50
+TOKENS_LOOKED_AT: Final = 1_000
 STOPPED: Final = "the relay was stopped while the request was under way"
 BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
@@ -32,11 +34,13 @@ class Submitter(Worker):
         clock: Clock,
         upstream: Upstream,
         *,
+        catalogue: Catalogue,
         callback_url: str | None,
         in_doubt_after_s: float,
     ) -> None:
         super().__init__(store, feed, clock)
         self._upstream = upstream
+        self._catalogue = catalogue
         self._callback_url = callback_url
         self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
 
@@ -53,19 +57,30 @@ class Submitter(Worker):
         while not self._stopping:
             now_ms = self._clock.now_ms()
             accounts, busy = await self._store.accounts(), await self._store.busy()
-            emails = [account.email for account in open_now(now_ms, accounts, busy)]
-            waiting = await self._store.waiting(emails, WAITING_LOOKED_AT) if emails else []
-            decision = choose(now_ms, accounts, busy, waiting)
+            waiting, exploring = await self._waiting(may_try(now_ms, accounts, busy), now_ms)
+            decision = choose(now_ms, accounts, busy, waiting, exploring)
             if not isinstance(decision, Submit):
                 return decision.until_ms
-            token = new_token()
+            chosen = next(job for job in waiting if job.job_id == decision.job_id)
+            token, instance = new_token(), self._store.instance
+            took_ms = await self._store.took_ms(chosen.model, chosen.mode, LEARNED_FROM)
+            expected_ms = typical_ms(self._catalogue, chosen.model, took_ms)
             started = AttemptStarted(
-                decision.job_id, self._store.instance, decision.email, hash_token(token), self._clock.now_ms()
+                chosen.job_id, instance, decision.email, hash_token(token), self._clock.now_ms(), expected_ms
             )
             attempt = await self._store.apply(started)
             if attempt is not None:
                 self.spawn(self._send(attempt, token))
         return None
+
+    async def _waiting(self, open_accounts: list[Account], now_ms: int) -> tuple[list[Waiting], set[str]]:
+        """What one of these accounts may run, and those that run an explore job already."""
+        if not open_accounts:
+            return [], set()
+        exploring = await self._store.exploring()
+        emails = [account.email for account in open_accounts]
+        explorable = [account.email for account in open_accounts if explores(account, exploring, now_ms)]
+        return await self._store.waiting(emails, explorable, TOKENS_LOOKED_AT), exploring
 
     async def _send(self, attempt: Attempt, token: str) -> None:
         job = await self._store.job(attempt.job_id)

@@ -40,9 +40,9 @@ def task_id(n: int) -> str:
 
 async def prepare(path: Path) -> list[tuple[str, str]]:
     """Running jobs in a new database; `(token, reply ref)` of each."""
-    store = await open_store(path, new_hex=new_hex, committed=lambda head: None)
+    store = await open_store(path, new_hex=new_hex, committed=lambda head, events: None)
     now_ms, made = int(time.time() * 1000), []
-    await store.apply(AccountsListed((SeenAccount(EMAIL, 10),), now_ms))
+    await store.apply(AccountsListed((SeenAccount(EMAIL, ATTEMPTS),), now_ms))
 
     async def one(n: int) -> tuple[str, str]:
         job_id, token = new_uuid7(now_ms), f"bench-token-{n:06d}-{new_hex(16)}"

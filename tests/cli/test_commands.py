@@ -54,6 +54,35 @@ async def test_models_shows_a_table_of_all_and_everything_of_one(tmp_path: Path)
         assert (code, "there is no model gen9" in said) == (1, True)
 
 
+async def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
+    async with journey(tmp_path) as running:
+        rights = ("--scope=submit", "--scope=read", "--max-waiting=5", "--max-per-day=50")
+        _, made, said = await relay("token", "create", "shop", *rights, env=at(running))
+        of_shop = at(running) | {"RELAY_TOKEN": made.strip()}
+        _, table, _ = await relay("token", "list", env=at(running))
+        _, text, _ = await relay("token", "list", "--json", env=at(running))
+        forbidden = await relay("token", "list", env=of_shop)
+        twice = await relay("token", "create", "shop", "--scope=read", env=at(running))
+        wrong = await relay("token", "create", "other", "--scope=all", env=at(running))
+        code, gone, _ = await relay("token", "revoke", "shop", env=at(running))
+        revoked = await relay("models", env=of_shop)
+        missing = await relay("token", "revoke", "shop", env=at(running))
+
+        [row] = json.loads(text)
+        assert said == ""
+        assert (row["name"], row["scopes"]) == ("shop", ["read", "submit"])
+        assert (row["maxWaiting"], row["maxPerDay"]) == (5, 50)
+        assert all(word in table for word in ("shop", "read submit", "5", "50", row["id"]))
+        assert made.strip() not in table + text
+        assert max(map(len, table.splitlines())) <= 100
+        assert (forbidden[0], "scope manage" in forbidden[2]) == (1, True)
+        assert (twice[0], "there is a token of the name shop" in twice[2]) == (1, True)
+        assert (wrong[0], "scopes.0" in wrong[2]) == (1, True)
+        assert (code, gone.strip()) == (0, "revoked shop")
+        assert (revoked[0], "not known" in revoked[2]) == (1, True)
+        assert (missing[0], "there is no token shop" in missing[2]) == (1, True)
+
+
 async def test_trigger_lists_every_scenario(tmp_path: Path) -> None:
     _, listed, _ = await relay("trigger", "--list", folder=tmp_path)
 

@@ -1,6 +1,7 @@
 """A store in dictionaries: the ledger's happenings one after another, without a database."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ from relay.core.delivery import OPEN, Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import KEYS, Adoption, Callback, Happening, Loaded, Needs, Quarantined, Record
+from relay.core.ledger import KEYS, Adoption, Callback, Happening, Loaded, Needs, Quarantined, Record, Token, UsedKey
 from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 
 R = TypeVar("R")
@@ -28,8 +29,12 @@ class Memory:
 
     def apply(self, happening: Happening[R]) -> R:
         changes = happening.decide(self._load(happening.needs()))
+        if changes.shift_ms:
+            self._shift(changes.shift_ms)
         for record in changes.puts:
             self.keep(record)
+            if isinstance(record, Job) and record.erased_at_ms:
+                self._empty_bodies(record.id)
         for record in changes.drops:
             del self._table(type(record))[self._key(record)]
             if isinstance(record, Subscription):
@@ -40,7 +45,7 @@ class Memory:
         """Insert a record, or replace the one of the same key."""
         self._count += 1
         table, key = self._table(type(record)), self._key(record)
-        if not isinstance(record, Attempt | Account | Adoption) and record.seq == 0:
+        if not isinstance(record, Attempt | Account | Adoption | UsedKey) and record.seq == 0:
             record = replace(record, seq=table[key].seq if key in table else self._count)
         table[key] = record
 
@@ -100,12 +105,34 @@ class Memory:
                 lanes.setdefault((delivery.subscription_id, delivery.job_id), []).append(delivery)
         yield from lanes.values()
 
+    def _shift(self, by_ms: int) -> None:
+        """Move every open wait, as `relay.store.waits` does."""
+        tables: tuple[tuple[type[Any], Callable[[Any], bool], str], ...] = (
+            (Attempt, lambda a: a.occupying, "ask_at_ms sent_at_ms hinted_at_ms missing_since_ms empty_since_ms"),
+            (Delivery, lambda d: d.state in OPEN, "due_at_ms lease_until_ms"),
+            (Account, lambda a: a.retry_at_ms > 0, "retry_at_ms"),
+            (Account, lambda a: a.probe_at_ms > 0, "probe_at_ms"),
+            (Account, lambda a: a.explore_at_ms > 0, "explore_at_ms"),
+            (Account, lambda a: a.freed_at_ms > 0, "freed_at_ms"),
+            (Adoption, lambda a: True, "first_at_ms ask_at_ms"),
+        )
+        for kind, open_, names in tables:
+            for row in [row for row in self.all(kind) if open_(row)]:
+                waits = {name: getattr(row, name) for name in names.split()}
+                self.keep(replace(row, **{name: at + by_ms for name, at in waits.items() if at is not None}))
+
     def _table(self, record_type: type[Any]) -> dict[Any, Any]:
         return self._tables.setdefault(record_type, {})
 
     def _key(self, record: Record) -> object:
         names = KEYS.get(type(record), "id")
         return tuple(getattr(record, name) for name in names.split()) if names else self._count
+
+    def _empty_bodies(self, job_id: str) -> None:
+        for kind in (Callback, Quarantined):
+            for key, row in self._table(kind).items():
+                if row.job_id == job_id:
+                    self._table(kind)[key] = replace(row, body=b"")
 
     def _bury(self, gone: Subscription) -> None:
         for delivery in self.deliveries:
@@ -124,24 +151,54 @@ class Memory:
         lane_of = job_id or (delivery.job_id if delivery else None)
         subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
         queued = [job for job in self.all(Job) if job.state == "queued"]
+        of_day = [
+            job.created_at_ms
+            for job in self.all(Job)
+            if job.token_id == needs.queue_of_token and job.created_at_ms > needs.jobs_since_ms
+        ]
         return Loaded(
             epoch=self._epoch,
             next_seq=len(self.events) + 1,
+            events=tuple(event for event in self.events if needs.events_of and event.job_id == needs.events_of),
+            owner=next((j.id for j in self.all(Job) if needs.owner_of and j.upstream_task_id == needs.owner_of), None),
             job=next((job for job in self.all(Job) if job.id == job_id), None),
             attempts=tuple(a for a in self.all(Attempt) if a.job_id == job_id),
-            subscriptions=tuple(s for s in self.all(Subscription) if job_id and s.job_id in (None, job_id)),
+            subscriptions=tuple(
+                s
+                for s in self.all(Subscription)
+                if (job_id and s.job_id == job_id) or (s.job_id is None and (job_id or needs.subscriptions))
+            ),
             open_deliveries=tuple(d for d in self.deliveries if d.job_id == lane_of and d.state in OPEN),
             delivery=delivery,
             subscription=next((s for s in self.all(Subscription) if s.id == subscription_id), None),
             accounts=tuple(self.all(Account)) if needs.accounts else (),
+            busy=Counter(a.account for a in self.all(Attempt) if a.occupying) if needs.busy else {},
             adoption=adoption,
             adoptions=len(self.all(Adoption)),
             callback_seen=any(
                 row.sha256 == needs.sha256 and row.job_id == reported and self._came_to(row, needs.token_hash)
                 for row in self.all(Callback)
+            )
+            or any(
+                row.sha256 == needs.sha256 and row.job_id == (job_id if needs.token_hash else None)
+                for row in self.all(Quarantined)
+                if not needs.upstream_task_id
             ),
             queued=len(queued),
             queued_of_token=sum(job.token_id == needs.queue_of_token for job in queued),
+            tokens=tuple(t for t in self.all(Token) if needs.tokens or t.id == needs.queue_of_token),
+            jobs_since=len(of_day),
+            oldest_since_ms=min(of_day, default=None),
+            used_key=(used_key := next((k for k in self.all(UsedKey) if k.id == needs.used_key), None)),
+            earlier=next(
+                (
+                    job
+                    for job in self.all(Job)
+                    if (used_key and job.id == used_key.job_id)
+                    or (needs.retry_of and job.retry_of == needs.retry_of and not job.final)
+                ),
+                None,
+            ),
         )
 
     def _came_to(self, row: Callback, token_hash: str | None) -> bool:

@@ -192,6 +192,16 @@ def test_what_a_killed_relay_was_sending_is_due_again_and_burns_no_attempt() -> 
     assert (released.state, released.due_at_ms, released.attempts) == ("due", NOW_MS + 1, 0)
 
 
+def test_a_lease_that_was_moved_with_the_clock_meanwhile_has_not_ended() -> None:
+    memory = begun(subscription())
+    claim(memory, memory.deliveries[0])
+    before = memory.deliveries
+    assert not memory.apply(DeliveryReleased(before[0].id, LEASE_MS - 1, lease_ended=True))
+    assert memory.deliveries == before
+    assert memory.apply(DeliveryReleased(before[0].id, LEASE_MS, lease_ended=True))
+    assert memory.deliveries[0].state == "due"
+
+
 def test_an_outcome_for_what_nobody_is_sending_changes_nothing() -> None:
     memory = begun(subscription())
     before = memory.deliveries

@@ -283,7 +283,7 @@ def test_every_job_ends_when_the_upstream_is_only_asked_as_the_ledger_says(
     begun_ms = at_ms
     memory.apply(answered(outcomes[last], at_ms, number=number))
     for _ in range(2_000):
-        if memory.attempt.ask_at_ms is None:
+        if memory.attempt.ask_at_ms is None or not memory.attempt.occupying:
             break
         at_ms = max(at_ms, memory.attempt.ask_at_ms)
         over = at_ms - begun_ms >= runs_ms
@@ -292,7 +292,7 @@ def test_every_job_ends_when_the_upstream_is_only_asked_as_the_ledger_says(
             seen = found_after_ms is not None and at_ms - begun_ms >= found_after_ms
             memory.apply(looked(now if seen else None, at_ms, number=number))
         else:
-            memory.apply(asked(Missing() if denied else now, at_ms, number=number))
+            memory.apply(asked(Missing(vouched=True) if denied else now, at_ms, number=number))
     assert memory.job.final
     assert at_ms - begun_ms <= LIMIT_MS + max(runs_ms, 2 * HOUR_MS)
 

@@ -113,7 +113,7 @@ def test_a_hint_is_followed_up_on_its_schedule_and_then_polls_go_on() -> None:
         assert memory.attempt.ask_at_ms is not None
         waits_s.append((memory.attempt.ask_at_ms - at_ms) / 1000)
         at_ms = memory.attempt.ask_at_ms
-    assert waits_s == [2, 5, 15, 60, 30, 30]
+    assert waits_s == [2, 5, 15, 60, 60, 60]
 
 
 def test_a_new_hint_after_the_schedule_asks_at_once_again() -> None:
@@ -241,16 +241,16 @@ def test_a_file_that_comes_a_little_later_is_taken() -> None:
 def test_a_task_that_is_denied_for_long_and_often_is_lost() -> None:
     memory = running()
     for n in range(5):
-        memory.apply(asked(Missing(), NOW_MS + n * 150_000))
+        memory.apply(asked(Missing(vouched=True), NOW_MS + n * 150_000))
     assert (memory.job.state, error_code(memory)) == ("failed", "lost")
 
 
 def test_a_task_that_is_seen_again_was_never_lost() -> None:
     memory = running()
     for n in range(4):
-        memory.apply(asked(Missing(), NOW_MS + n * 200_000))
+        memory.apply(asked(Missing(vouched=True), NOW_MS + n * 200_000))
     memory.apply(asked(report("RUNNING"), NOW_MS + 700_000))
-    memory.apply(asked(Missing(), NOW_MS + 800_000))
+    memory.apply(asked(Missing(vouched=True), NOW_MS + 800_000))
     assert (memory.job.state, memory.attempt.missing) == ("running", 1)
 
 
@@ -268,6 +268,44 @@ def test_an_answer_that_says_nothing_about_the_task_is_asked_for_again(
     memory = running()
     memory.apply(asked(answer))
     assert (memory.job.state, memory.attempt.ask_at_ms) == ("running", NOW_MS + wait_s * 1000)
+
+
+def test_a_404_that_nobody_vouches_for_is_no_denial() -> None:
+    memory = running()
+    for n in range(20):
+        memory.apply(asked(Missing(), NOW_MS + n * 150_000))
+    assert (memory.job.state, memory.attempt.missing) == ("running", 0)
+
+
+BAD_OUTPUT = "INTERNAL.BAD_OUTPUT.CODE01"
+
+
+def test_bad_output_is_tried_again_as_a_new_attempt_as_often_as_the_settings_say() -> None:
+    memory = running()
+    memory.apply(replace(asked(failed(BAD_OUTPUT)), bad_output_retries=1))
+    assert (memory.job.state, memory.job.account, memory.job.progress) == ("queued", None, 0.0)
+    assert memory.types[-1] == "queued"
+    memory.apply(started(NOW_MS + 1, door="hash-2"))
+    memory.apply(answered(accepted(replyRef=reply_ref(2), taskId=OTHER_TASK_ID), NOW_MS + 1, number=2))
+    assert (memory.job.state, memory.job.attempts, memory.job.upstream_task_id) == ("running", 2, OTHER_TASK_ID)
+    again = report("FAILED", taskId=OTHER_TASK_ID, error={"reason": BAD_OUTPUT})
+    memory.apply(replace(asked(again, number=2), bad_output_retries=1))
+    assert (memory.job.state, (memory.job.error or {})["code"]) == ("failed", "bad_output")
+
+
+@pytest.mark.parametrize("reason", ["SAFETY.INPUT.TEXT", "INTERNAL.SERVER", None])
+def test_nothing_but_bad_output_is_tried_again(reason: str | None) -> None:
+    memory = running()
+    memory.apply(replace(asked(failed(reason)), bad_output_retries=5))
+    assert memory.job.state == "failed"
+
+
+def test_moderation_that_refuses_often_is_told_once() -> None:
+    memory = running()
+    memory.keep(account(moderated_at_ms=[NOW_MS - 3_600_000, NOW_MS - 60_000, NOW_MS - 1]))
+    memory.apply(asked(failed("SAFETY.INPUT.TEXT")))
+    assert memory.types[-2:] == ["account.moderated", "failed"]
+    assert memory.all(Account)[0].moderated_at_ms == []
 
 
 @pytest.mark.parametrize(("parked", "retry_at_ms"), [(None, 0), ("no_credits", NOW_MS + 50_000)])
@@ -290,12 +328,15 @@ def test_an_answer_about_an_attempt_whose_task_nobody_has_named_or_that_is_over_
 def test_the_task_of_a_cancelled_job_is_asked_after_for_its_slot_and_tells_nobody() -> None:
     memory = running()
     memory.keep(replace(memory.job, state="cancelled", finished_at_ms=NOW_MS))
-    before = memory.job
     memory.apply(callback(task_body("RUNNING", "0.9")))
     memory.apply(callback(task_body("SUCCEEDED", "1"), NOW_MS + 1))
     assert (memory.attempt.ask_at_ms, memory.effects) == (NOW_MS + 1, ["late", "hint"])
     memory.apply(asked(report("SUCCEEDED", "1"), NOW_MS + 2))
-    assert (memory.attempt.state, memory.job, memory.events) == ("ended", before, [])
+    assert (memory.attempt.state, memory.job.state, memory.events) == ("ended", "cancelled", [])
+    kept = [artifact["sourceUrl"] for artifact in memory.job.artifacts]
+    assert kept == [VIDEO["url"]], "it was paid for"
+    assert memory.job.task is not None
+    assert (memory.job.task["status"], memory.job.finished_at_ms) == ("SUCCEEDED", NOW_MS)
 
 
 def test_nothing_changes_a_job_that_has_ended() -> None:

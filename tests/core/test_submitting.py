@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from relay.core import watch
 from relay.core.accounts import AccountsListed, SeenAccount
-from relay.core.dispatch import Account
+from relay.core.dispatch import Account, open_at_ms
 from relay.core.job import Attempt
 from relay.core.outcome import BadToken, Busy, NoCredits, NotSent, Outcome, Refused, RunningTask, Unknown
 from relay.core.submitting import FAILED_ATTEMPTS_KEPT, CreateAnswered, JobGivenUp, JobStranded
@@ -52,6 +53,12 @@ def in_doubt() -> Memory:
 
 def account_of(memory: Memory, email: str = EMAIL) -> Account:
     return next(account for account in memory.all(Account) if account.email == email)
+
+
+def opens_at_ms(memory: Memory) -> int:
+    at_ms = open_at_ms(account_of(memory), 0)
+    assert at_ms is not None
+    return at_ms
 
 
 def test_an_accepted_request_is_queued_and_says_so() -> None:
@@ -139,14 +146,14 @@ def test_what_surely_was_not_created_goes_back_into_the_queue_without_an_event(o
     memory = sending()
     memory.apply(answered(outcome))
     assert (memory.job.state, memory.job.account, memory.attempt.state) == ("queued", None, "not_created")
-    assert memory.types == ["queued"]
-    assert memory.apply(started(account_of(memory).retry_at_ms, door="hash-2")) is not None
+    assert [event.type for event in memory.events if event.job_id] == ["job.queued"]
+    assert memory.apply(started(opens_at_ms(memory), door="hash-2")) is not None
 
 
 def test_an_account_that_has_closed_since_the_decision_gets_no_attempt() -> None:
     memory = sending()
     memory.apply(answered(Busy("full")))
-    assert memory.apply(started(account_of(memory).retry_at_ms - 1, door="hash-2")) is None
+    assert memory.apply(started(opens_at_ms(memory) - 1, door="hash-2")) is None
     assert (memory.job.state, memory.job.attempts) == ("queued", 1)
 
 
@@ -162,13 +169,13 @@ def test_a_refused_request_fails_and_says_why() -> None:
 def test_each_429_in_a_row_makes_the_account_wait_longer_and_an_acceptance_forgets_them() -> None:
     memory = sending()
     memory.apply(answered(Busy("full")))
-    assert account_of(memory).retry_at_ms == NOW_MS + 10_000
+    assert opens_at_ms(memory) == NOW_MS + 10_000
     memory.apply(started(NOW_MS + 10_000, door="hash-2"))
     memory.apply(answered(Busy("full"), NOW_MS + 10_000, number=2))
-    assert account_of(memory).retry_at_ms == NOW_MS + 30_000
+    assert opens_at_ms(memory) == NOW_MS + 30_000
     memory.apply(started(NOW_MS + 30_000, door="hash-3"))
     memory.apply(answered(accepted(replyRef=reply_ref(3)), NOW_MS + 30_000, number=3))
-    assert (account_of(memory).retry_at_ms, account_of(memory).refusals) == (0, 0)
+    assert (account_of(memory).allowed, account_of(memory).refusals) == (1, 0)
 
 
 def test_an_account_without_credits_is_parked_and_an_acceptance_unparks_it() -> None:
@@ -187,6 +194,49 @@ def test_a_bad_token_holds_up_every_account() -> None:
     memory.apply(AccountsListed((SeenAccount(EMAIL, 2), SeenAccount("b@example.com", 1)), NOW_MS))
     memory.apply(answered(BadToken("bad token")))
     assert {account.retry_at_ms for account in memory.all(Account)} == {NOW_MS + 60_000}
+    assert memory.types == ["queued", "upstream.down"]
+
+
+def test_a_bad_token_is_told_once_tried_once_a_minute_and_told_again_when_it_is_good() -> None:
+    memory = sending()
+    memory.apply(AccountsListed((SeenAccount(EMAIL, 2), SeenAccount("b@example.com", 1)), NOW_MS))
+    memory.apply_all(answered(BadToken("bad token")), submitted(2))
+    assert memory.apply(started(NOW_MS + 60_000, door="hash-2")) is not None
+    on_another = replace(started(NOW_MS + 60_000, job_id=job(2).id, door="hash-3"), account="b@example.com")
+    assert memory.apply(on_another) is None, "one try is enough"
+    memory.apply(answered(BadToken("bad token"), NOW_MS + 60_001, number=2))
+    memory.apply(started(NOW_MS + 200_000, door="hash-4"))
+    memory.apply(answered(accepted(replyRef=reply_ref(3)), NOW_MS + 200_000, number=3))
+    assert [kind for kind in memory.types if kind.startswith("upstream")] == ["upstream.down", "upstream.up"]
+    assert {account.retry_at_ms for account in memory.all(Account)} == {0}
+
+
+def test_a_429_teaches_who_runs_and_how_many_are_admitted() -> None:
+    memory = sending()
+    theirs = [RunningTask(f"user:7-runwayml:{EMAIL}-task:{n}1111111-2222-4333-8444-555555555555", None) for n in (2, 3)]
+    memory.apply(answered(Busy("full", (*theirs, RunningTask(TASK_ID, reply_ref(7))))))
+    assert (account_of(memory).admits, account_of(memory).others) == (0, 2)
+
+
+def test_a_429_to_an_explore_job_says_nothing_of_the_others() -> None:
+    memory = Memory(account())
+    memory.apply_all(submitted(mode="explore"), started(), answered(Busy("full")))
+    assert (account_of(memory).admits, account_of(memory).explore_at_ms) == (None, NOW_MS + 60_000)
+
+
+def test_moderation_that_refuses_often_is_an_event() -> None:
+    memory = Memory(account())
+    for number in (1, 2, 3, 4):
+        memory.apply_all(submitted(number), started(job_id=job(number).id, door=f"hash-{number}"))
+        memory.apply(replace(answered(Refused("moderated", "no")), job_id=job(number).id))
+    assert memory.types.count("account.moderated") == 1
+
+
+def test_the_second_attempt_of_an_account_that_is_full_is_no_probe_and_the_one_beyond_is() -> None:
+    memory = Memory(account(probe_at_ms=NOW_MS))
+    for number in (1, 2, 3):
+        memory.apply_all(submitted(number), started(job_id=job(number).id, door=f"hash-{number}"))
+    assert [attempt.probe for attempt in memory.all(Attempt)] == [False, False, True]
 
 
 def test_a_429_that_names_this_very_attempt_among_those_that_run_proves_that_it_exists() -> None:
@@ -227,13 +277,18 @@ def test_an_attempt_that_is_found_ended_ends_its_job() -> None:
 
 def test_a_search_without_result_ends_exactly_when_its_time_is_over() -> None:
     memory, looks = in_doubt(), 0
-    while memory.attempt.ask_at_ms is not None:
-        memory.apply(looked(None, memory.attempt.ask_at_ms))
+    while memory.attempt.state == "unknown":
+        memory.apply(looked(None, memory.attempt.ask_at_ms or 0))
         looks += 1
     assert memory.job.error is not None
     assert (memory.job.error["code"], memory.job.finished_at_ms) == ("submit_unknown", NOW_MS + LIMIT_MS)
     assert (memory.attempt.state, memory.types) == ("ended", ["queued", "in_doubt", "failed"])
     assert 5 < looks < 5 + LIMIT_MS // 300_000 + 2
+    late = 0
+    while memory.attempt.ask_at_ms is not None:
+        memory.apply(looked(None, memory.attempt.ask_at_ms))
+        late += 1
+    assert late == watch.LATE_LOOKS_MS // watch.LOOK_EVERY_MS, "its task is still looked for, and not for ever"
 
 
 def test_an_answer_that_comes_after_another_changes_nothing() -> None:
@@ -314,4 +369,8 @@ def test_the_list_of_accounts_gives_slots_parks_the_broken_and_takes_the_slots_o
         "b@example.com": (1, "broken"),
     }
     assert account_of(memory, "b@example.com").reason == "login failed"
-    assert account_of(memory).refusals == 2
+    assert (account_of(memory).refusals, account_of(memory).admits) == (0, None), "a new number is believed at first"
+    assert [(event.type, event.data["subject"]) for event in memory.events] == [("account.parked", "b@example.com")]
+    memory.apply(AccountsListed((SeenAccount("b@example.com", 1),), NOW_MS))
+    assert account_of(memory, "b@example.com").parked is None
+    assert memory.types[-1] == "account.restored"

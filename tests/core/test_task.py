@@ -170,14 +170,15 @@ def test_a_callback_secret_is_masked_wherever_it_stands(place: dict[str, Any]) -
         json.dumps(task_body()).encode(),
         json.dumps(task_body()).replace("/", "\\/").encode(),
         json.dumps(task_body()).encode("utf-16"),
+        *(json.dumps(task_body()).encode(charset) for charset in ("utf-16-be", "utf-32", "utf-32-be")),
         f'"{SECRET}"'.encode(),
         f"not JSON {SECRET}\xff".encode("latin-1"),
     ],
-    ids=["JSON", "slashes escaped", "UTF-16", "alone", "not JSON"],
+    ids=["JSON", "slashes escaped", "UTF-16", "UTF-16-BE", "UTF-32", "UTF-32-BE", "alone", "not JSON"],
 )
 def test_kept_bytes_hold_no_token_in_any_spelling(body: bytes) -> None:
     kept = mask_bytes(body, SECRET)
-    for charset in ("utf-8", "utf-16-le", "utf-16-be"):
+    for charset in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         assert SECRET.encode(charset) not in kept
 
 

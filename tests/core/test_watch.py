@@ -1,6 +1,7 @@
 """When the upstream is asked, by arithmetic over an attempt and the time."""
 
 from itertools import accumulate
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,26 @@ def test_after_a_hint_the_upstream_is_asked_at_once_and_after_2_5_15_60_seconds(
 
 def test_without_a_hint_a_running_task_is_asked_after_every_30_seconds() -> None:
     assert waits_s(0, 3, hinted=False) == [30, 30, 30]
+
+
+def ask_s(age_s: int, expected_s: int = 600, *, throttled: bool = False, **changes: Any) -> float:
+    """The wait until the next ask about a task of this age."""
+    running = attempt(sent_at_ms=NOW_MS - age_s * 1000, expected_ms=expected_s * 1000, **changes)
+    return (watch.next_ask_ms(running, NOW_MS, throttled=throttled) - NOW_MS) / 1000
+
+
+@pytest.mark.parametrize(
+    ("age_s", "expected_s", "wait_s"),
+    [(0, 600, 30), (220, 600, 20), (240, 600, 15), (1_700, 600, 15), (1_801, 600, 60), (0, 90, 30), (40, 90, 5)],
+)
+def test_a_silent_task_is_asked_about_rarely_at_first_and_often_near_its_end(
+    age_s: int, expected_s: int, wait_s: int
+) -> None:
+    assert ask_s(age_s, expected_s) == wait_s
+
+
+def test_a_task_that_will_say_itself_when_it_ends_or_that_is_held_up_is_asked_about_once_a_minute() -> None:
+    assert [ask_s(400, throttled=True), ask_s(400, heralded=True), ask_s(400, callbacks=1)] == [60, 60, 60]
 
 
 def test_an_unknown_attempt_is_looked_for_after_1_5_15_30_60_seconds_then_every_5_minutes() -> None:

@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 
 from relay import settings
 from relay.cli import main
-from relay.core import submitting, watch
+from relay.core import watch
 from relay.node import Node
 from relay.store import sqlite
 from relay.store.driver import sqlite3
@@ -127,8 +127,7 @@ def _watch(plan: Plan) -> None:
 
 
 def _hurry() -> None:
-    for module in (watch, submitting):
-        _replace(module, ASK_EVERY_MS=300)
+    _replace(watch, ASK_EVERY_MS=300, LATE_MS=300)
     _replace(watch, HINT_STEPS_MS=(0, 50, 100, 200, 300), LOOK_STEPS_MS=(50, 100, 200, 200, 200), LOOK_EVERY_MS=300)
     load = settings.load
     _replace(settings, load=lambda: load().model_copy(update={"in_doubt_after": 2}))

@@ -97,7 +97,7 @@ class Life:
         return [from_row(kind, row) for row in found]
 
     def apply(self, happening: Happening[Any]) -> Any:
-        (result,), _ = self.file.commit([happening])
+        (result,) = self.file.commit([happening]).results
         assert not isinstance(result, BaseException), result
         return result
 

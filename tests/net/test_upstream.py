@@ -8,10 +8,12 @@ import json
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
 
+from relay.clock import ManualClock, SystemClock
 from relay.core.accounts import SeenAccount
 from relay.core.outcome import (
     Accepted,
@@ -29,8 +31,21 @@ from relay.core.outcome import (
 )
 from relay.net import upstream as client
 from relay.net.upstream import Upstream
+from relay.sandbox.api import build
 from relay.sandbox.shapes import Account
-from tests.net.test_transport import Act, Peer, answering, dripping, flooding, saying, saying_and_waiting, serving
+from relay.sandbox.vendor import Vendor
+from relay.serve import bound, hosted
+from tests.net.test_transport import (
+    Act,
+    Peer,
+    answering,
+    dripping,
+    flooding,
+    read_request,
+    saying,
+    saying_and_waiting,
+    serving,
+)
 from tests.sandbox.serving import PAGE_EXAMPLE, bench
 
 pytestmark = pytest.mark.anyio
@@ -278,6 +293,13 @@ async def test_of_accounts_nothing_secret_is_kept() -> None:
     assert "hunter2" not in repr(seen)
 
 
+async def test_accounts_tell_a_refused_token_from_other_trouble() -> None:
+    async with calling(answering(error(401, "Unauthorized"), error(500, "broken"))) as (upstream, _):
+        answers = [await upstream.accounts(), await upstream.accounts()]
+
+    assert answers == [Unanswered("Unauthorized", unauthorized=True), Unanswered("broken")]
+
+
 async def test_the_secret_of_a_callback_address_is_masked_in_what_is_kept() -> None:
     address = "https://relay.example.com/callbacks/q3J5kLw8-aaaaBBBBccccDDDD"
     body = {"task": {**TASK, "replyUrl": address}}
@@ -287,6 +309,60 @@ async def test_the_secret_of_a_callback_address_is_masked_in_what_is_kept() -> N
         refused = await upstream.create(FIELDS)
 
     assert "q3J5kLw8" not in f"{accepted}{refused}"
+
+
+DATES: dict[str, tuple[list[str], int | None]] = {
+    "right": (["Date: Thu, 01 Jan 2026 00:00:00 GMT"] * 3, None),
+    "right within the bound": (["Date: Thu, 01 Jan 2026 00:00:29 GMT"] * 3, None),
+    "a minute ahead": (["Date: Thu, 01 Jan 2026 00:01:00 GMT"] * 3, 60_000),
+    "a minute behind": (["Date: Wed, 31 Dec 2025 23:59:00 GMT"] * 3, -59_000),
+    "too few": (["Date: Thu, 01 Jan 2026 00:01:00 GMT"] * 2, None),
+    "right at last": (["Date: Thu, 01 Jan 2026 00:01:00 GMT"] * 3 + ["Date: Thu, 01 Jan 2026 00:00:00 GMT"], None),
+    "absent": (["X-Date: Thu, 01 Jan 2026 00:01:00 GMT"] * 3, None),
+    "unreadable": (["Date: 61 minutes past"] * 3, None),
+    "out of a cache": (["Age: 60\r\nDate: Wed, 31 Dec 2025 23:59:00 GMT"] * 3, None),
+    "none in between": (["Date: Thu, 01 Jan 2026 00:01:00 GMT", "X: y"] * 3, 60_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DATES)
+async def test_the_upstreams_clock_is_read_from_its_answers(case: str) -> None:
+    headers, expected = DATES[case]
+    answers = [says(200, [], more=f"{header}\r\n") for header in headers]
+    async with serving(answering(*answers)) as peer:
+        upstream = Upstream(f"http://127.0.0.1:{peer.port}", "token", clock=ManualClock())
+        for _ in headers:
+            await upstream.scheduler()
+        await upstream.aclose()
+
+    assert upstream.off_ms() == expected
+
+
+async def test_a_slow_answer_may_have_been_dated_at_any_time_of_its_way() -> None:
+    clock = ManualClock()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            clock.advance(28)
+            writer.write(says(200, [], more="Date: Thu, 01 Jan 2026 00:00:00 GMT\r\n"))
+
+    async with serving(slow) as peer:
+        upstream = Upstream(f"http://127.0.0.1:{peer.port}", "token", clock=clock)
+        await upstream.scheduler()
+        await upstream.aclose()
+
+    assert list(upstream._last_off_ms) == [0]
+
+
+async def test_the_sandbox_dates_its_answers() -> None:
+    clock = ManualClock(0)
+    async with hosted(build(Vendor(Random(1)), SystemClock()), bound("127.0.0.1", 0)) as url:  # noqa: S311
+        upstream = Upstream(f"{url}/v1/runwayml", "any", clock=clock)
+        for _ in range(3):
+            await upstream.scheduler()
+        await upstream.aclose()
+
+    assert (upstream.off_ms() or 0) > 1_700_000_000_000
 
 
 MOODS: list[tuple[dict[str, Any], type[Outcome]]] = [

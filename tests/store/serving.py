@@ -1,6 +1,6 @@
 """A store on a real file, opened and closed around a test."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from relay.core.job import Job
 from relay.core.ledger import Changes, Happening, Loaded, Needs, Record
 from relay.store.sqlite import SqliteStore, open_store
+from relay.store.writer import Committed
 from tests.core.builders import submitted
 
 
@@ -17,8 +18,8 @@ def new_hex(digits: int) -> str:
 
 
 @asynccontextmanager
-async def opened(path: Path, committed: Callable[[int], None] = lambda head: None) -> AsyncGenerator[SqliteStore]:
-    """The store on the file `path`; `committed` is told the newest event's number after each commit."""
+async def opened(path: Path, committed: Committed = lambda head, events: None) -> AsyncGenerator[SqliteStore]:
+    """The store on the file `path`; `committed` is told of each commit."""
     store = await open_store(path, new_hex=new_hex, committed=committed)
     try:
         yield store

@@ -1,6 +1,5 @@
 """The schema is brought up to date step by step, and never backwards."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from relay.errors import ConfigurationError
 from relay.store import migrate, sqlite
+from relay.store.driver import sqlite3
 from relay.store.migrate import Migration, migrations, pending
 from tests.core.builders import submitted
 from tests.store.serving import opened

@@ -1,5 +1,6 @@
 """The store's questions: each finds what it should, in its order, and no more than it was asked for."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.core.builders import (
     asked,
     callback,
     job,
+    reply_ref,
     report,
     started,
     submitted,
@@ -58,11 +60,54 @@ async def test_the_queue_is_ordered_by_priority_then_age_and_knows_every_place(t
     async with opened(tmp_path / "relay.db") as store:
         await apply_all(store, queued("old"), queued("pinned", pinned=EMAIL), queued("urgent", priority=5))
         await apply_all(store, queued("later", priority=-1), queued("elsewhere", pinned="b@example.com"))
-        assert [one.job_id for one in await store.waiting([EMAIL], 9)] == ["urgent", "old", "pinned", "later"]
+        assert [one.job_id for one in await store.waiting([EMAIL], [], 9)] == ["urgent"]
+        assert [one.job_id for one in await store.queue(3)] == ["urgent", "old", "pinned"]
         assert [one.job_id for one in await store.stranded([EMAIL], 9)] == ["elsewhere"]
         places = {job.id: await store.queue_position(job) for job in await store.jobs(JobFilter(), None, 9)}
         assert places == {"urgent": 1, "old": 2, "pinned": 3, "elsewhere": 4, "later": 5}
         assert await store.count_by_state() == {"queued": 5}
+
+
+async def test_tokens_take_turns_in_the_queue(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, *(queued(f"a{n}", token_id="a") for n in range(3)), queued("b0", token_id="b"))
+        await apply_all(store, queued("c-other", token_id="c", pinned="x@example.com"), queued("c0", token_id="c"))
+        await apply_all(store, queued("b-first", token_id="b", priority=1))
+        heads = [(one.token_id, one.job_id) for one in await store.waiting([EMAIL], [], 9)]
+        assert heads == [("a", "a0"), ("b", "b-first"), ("c", "c0")]
+        assert await store.waiting([], [], 9) == []
+        order = [one.job_id for one in await store.queue(9)]
+        assert order == ["a0", "b-first", "c-other", "a1", "b0", "c0", "a2"]
+        jobs = {job.id: job for job in await store.jobs(JobFilter(), None, 9)}
+        # How the turns stand is not counted: at most one turn earlier or later.
+        assert {name: await store.queue_position(jobs[name]) for name in ("a0", "a1", "a2", "b0")} == {
+            "a0": 3, "a1": 6, "a2": 7, "b0": 6,
+        }  # fmt: skip
+
+
+async def test_explore_jobs_are_seen_where_one_may_go(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(mode="explore", priority=1), queued("paid"))
+        assert [one.job_id for one in await store.waiting([EMAIL], [], 9)] == ["paid"]
+        [first] = await store.waiting([EMAIL], [EMAIL], 9)
+        assert (first.job_id, first.mode, first.model) == (job().id, "explore", "gen4.5")
+        await store.apply(started())
+        assert await store.exploring() == {EMAIL}
+        assert [(task.mode, task.expected_ms) for task in await store.running(9)] == [("explore", 600_000)]
+
+
+async def test_what_tasks_took_is_learned_from_the_last_that_succeeded(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for number in (1, 2, 3):
+            task_id = f"{TASK_ID[:-1]}{number}"
+            door = {"job_id": job(number).id, "door": f"hash-{number}"}
+            await apply_all(store, submitted(number), started(NOW_MS + number, **door))
+            created = accepted(taskId=task_id, replyRef=reply_ref(1, job(number).id))
+            await store.apply(replace(answered(created, NOW_MS), job_id=job(number).id))
+            ended = asked(report("SUCCEEDED", "1", taskId=task_id), NOW_MS + number * 60_000)
+            await store.apply(replace(ended, job_id=job(number).id))
+        assert await store.took_ms("gen4.5", "credits", 2) == [180_000, 120_000]
+        assert await store.took_ms("gen4.5", "explore", 2) == []
 
 
 async def test_attempts_are_asked_about_when_they_are_due(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_commit_is_on_disk_before_anybody_is_told(tmp_path: Path) -> Non
 
 async def test_many_at_once_share_few_commits_and_each_gets_its_own_result(tmp_path: Path) -> None:
     heads: list[int] = []
-    async with opened(tmp_path / "relay.db", heads.append) as store:
+    async with opened(tmp_path / "relay.db", lambda head, events: heads.append(head)) as store:
         names = [f"job-{n}" for n in range(600)]
         jobs = await asyncio.gather(*(store.apply(queued(name, queue_per_token=1_000)) for name in names))
         assert [job.id for job in jobs] == names
@@ -163,7 +163,7 @@ async def test_an_error_of_the_file_fails_the_whole_group_and_the_next_one_works
     tmp_path: Path, error: sqlite3.Error
 ) -> None:
     heads: list[int] = []
-    async with opened(tmp_path / "relay.db", heads.append) as store:
+    async with opened(tmp_path / "relay.db", lambda head, events: heads.append(head)) as store:
         group: list[Happening[Any]] = [queued("a"), Raises(error), queued("b")]
         results = await asyncio.gather(*map(store.apply, group), return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable] * 3
@@ -320,12 +320,13 @@ def test_the_file_comes_to_the_same_end_as_the_ledger_alone(some: list[Happening
     with TemporaryDirectory() as folder:
         file = _WritingFile(Path(folder) / "relay.db", new_hex)
         try:
-            results, head = file.commit(steps)
-            assert [without_seq(result) for result in results] == [without_seq(memory.apply(step)) for step in steps]
+            written = file.commit(steps)
+            expected = [without_seq(memory.apply(step)) for step in steps]
+            assert [without_seq(result) for result in written.results] == expected
             for kind, (table, _) in TABLES.items():
                 rows = file._sql.execute(f"SELECT {columns(kind)} FROM {table}")  # noqa: S608 # names of ours
                 kept = [repr(without_seq(from_row(kind, row))) for row in rows]
                 assert sorted(kept) == sorted(repr(without_seq(record)) for record in memory.all(kind))
         finally:
             file.close()
-    assert head == len(memory.events)
+    assert written.head == len(memory.events)

@@ -9,7 +9,7 @@ import pytest
 from relay.core.ledger import Happening
 from relay.errors import Unavailable
 from relay.store import writer
-from relay.store.writer import Writer
+from relay.store.writer import Writer, Written
 from tests.store.serving import queued
 
 pytestmark = pytest.mark.anyio
@@ -23,11 +23,14 @@ class Held:
         self.groups: list[int] = []
         self.told: list[int] = []
 
-    async def __call__(self, group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
+    async def __call__(self, group: Sequence[Happening[Any]]) -> Written:
         self.begun.set()
         await self.go.wait()
         self.groups.append(len(group))
-        return list(range(len(group))), len(group)
+        return Written(len(group), list(range(len(group))))
+
+    def hear(self, written: Written) -> None:
+        self.told.append(written.head)
 
 
 def begin(one: Writer, *names: str) -> list["asyncio.Task[Any]"]:
@@ -36,7 +39,7 @@ def begin(one: Writer, *names: str) -> list["asyncio.Task[Any]"]:
 
 async def test_while_a_group_is_written_the_next_one_gathers() -> None:
     held = Held()
-    one = Writer(held, held.told.append)
+    one = Writer(held, held.hear)
     first = begin(one, "first")
     await held.begun.wait()
     rest = begin(one, *"abcde")
@@ -50,7 +53,7 @@ async def test_while_a_group_is_written_the_next_one_gathers() -> None:
 async def test_a_group_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "GROUP_MAX", 2)
     held = Held()
-    one = Writer(held, held.told.append)
+    one = Writer(held, held.hear)
     held.go.set()
     await asyncio.gather(*begin(one, *"abcde"))
     assert held.groups == [2, 2, 1]
@@ -60,7 +63,7 @@ async def test_a_group_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_too_much_that_waits_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "QUEUE_MAX", 2)
     held = Held()
-    one = Writer(held, held.told.append)
+    one = Writer(held, held.hear)
     waiting = begin(one, "a", "b")
     await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="too much waits") as refused:
@@ -73,7 +76,7 @@ async def test_too_much_that_waits_is_unavailable_at_once(monkeypatch: pytest.Mo
 
 async def test_a_caller_that_goes_away_does_not_undo_what_it_asked_for() -> None:
     held = Held()
-    one = Writer(held, held.told.append)
+    one = Writer(held, held.hear)
     (task,) = begin(one, "a")
     await held.begun.wait()
     task.cancel()
@@ -84,10 +87,10 @@ async def test_a_caller_that_goes_away_does_not_undo_what_it_asked_for() -> None
 
 
 async def test_when_a_commit_fails_all_of_its_group_hear_of_it_and_nobody_is_told_of_a_commit() -> None:
-    async def refuse(group: Sequence[Happening[Any]]) -> tuple[list[Any], int]:
+    async def refuse(group: Sequence[Happening[Any]]) -> Written:
         raise Unavailable("the disk is full")
 
-    told: list[int] = []
+    told: list[Written] = []
     one = Writer(refuse, told.append)
     results = await asyncio.gather(*begin(one, "a", "b"), return_exceptions=True)
     assert [str(result) for result in results] == ["the disk is full"] * 2
@@ -97,7 +100,7 @@ async def test_when_a_commit_fails_all_of_its_group_hear_of_it_and_nobody_is_tol
 
 async def test_closing_writes_what_waits_and_takes_nothing_more() -> None:
     held = Held()
-    one = Writer(held, held.told.append)
+    one = Writer(held, held.hear)
     (waiting,) = begin(one, "a")
     await held.begun.wait()
     closing = asyncio.create_task(one.close())
@@ -107,3 +110,16 @@ async def test_closing_writes_what_waits_and_takes_nothing_more() -> None:
     held.go.set()
     await closing
     assert await waiting == 0
+
+
+async def test_a_defect_in_whoever_is_told_does_not_end_the_writing() -> None:
+    def stumble(written: Written) -> None:
+        raise LookupError("a defect")
+
+    held = Held()
+    held.go.set()
+    one = Writer(held, stumble)
+    for name in "ab":
+        await one.apply(queued(name))
+    assert held.groups == [1, 1]
+    await one.close()

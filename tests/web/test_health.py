@@ -1,10 +1,13 @@
 """Health tells whether the process answers and the store can be written, and strangers only counts."""
 
+import asyncio
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from relay.clock import ManualClock
+from relay.web.health import WRITE_CHECK_EVERY_S
 from tests.journeys import Journey, journey
 
 pytestmark = pytest.mark.anyio
@@ -56,3 +59,31 @@ async def test_a_store_that_cannot_be_written_is_not_ready_and_comes_back_by_its
     assert unready.headers["retry-after"] == "5"
     assert refused.json()["code"] == "unavailable"
     assert alive.status_code == 200
+
+
+async def test_however_many_strangers_ask_there_is_one_write_a_second_and_a_full_disk_shows_within_it(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with journey(tmp_path, clock=clock, sandbox_clock=clock) as here:
+        store = here.node.app.state.store
+
+        async def ask_often() -> set[int]:
+            at_once = await asyncio.gather(*(here.client.get("/readyz") for _ in range(20)))
+            return {answer.status_code for answer in (*at_once, await here.client.get("/readyz"))}
+
+        async def written() -> int:
+            return int((await store._fetch_rows("SELECT value FROM meta WHERE name = 'touched'", {}))[0]["value"])
+
+        statuses, once = await ask_often(), await written()
+        clock.advance(WRITE_CHECK_EVERY_S)
+        statuses |= await ask_often()
+        twice = await written()
+        await store._in_thread(lambda: store._file._sql.execute("PRAGMA query_only = ON"))
+        clock.advance(WRITE_CHECK_EVERY_S)
+        full = await ask_often()
+        await store._in_thread(lambda: store._file._sql.execute("PRAGMA query_only = OFF"))
+        healed = await here.client.get("/readyz")
+
+    assert (statuses, once, twice) == ({200}, 1, 2)
+    assert (full, healed.status_code) == ({503}, 200)

@@ -2,13 +2,13 @@
 
 import json
 import re
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.clock import ManualClock
+from relay.store.driver import sqlite3
 from tests.journeys import EXAMPLE, Journey, journey, while_time_passes
 
 pytestmark = pytest.mark.anyio

@@ -16,6 +16,7 @@ from relay.core.outcome import Accepted, Found, Outcome, RunningTask, TaskAnswer
 from relay.core.submitting import AttemptAnswered, AttemptStarted, JobSubmitted
 from relay.core.task import Report
 from relay.feed import Feed
+from relay.sandbox.admission import built_in
 from relay.store.contract import JobFilter
 from relay.store.sqlite import SqliteStore, open_store
 from relay.vault import hash_token, new_hex, new_uuid7
@@ -103,6 +104,7 @@ class Bench:
             self.feed,
             self.clock,
             self.upstream,
+            catalogue=built_in(),
             callback_url=callback_url,
             in_doubt_after_s=IN_DOUBT_AFTER_S,
         )
@@ -117,12 +119,12 @@ class Bench:
         fields: dict[str, Any] = {
             "request": {"model": "gen4.5", "text_prompt": "a hill"},
             "task_id": jobs.task_id_of(job_id),
+            "token_id": "admin",
             **more,
         }
         job = Job(
             id=job_id,
             model="gen4.5",
-            token_id="admin",
             submitted_by="admin",
             created_at_ms=now_ms,
             updated_at_ms=now_ms,

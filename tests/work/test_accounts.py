@@ -6,6 +6,7 @@ import pytest
 
 from relay.core.accounts import SeenAccount
 from relay.core.outcome import Unanswered
+from relay.store.contract import EventFilter
 from relay.work.accounts import REFRESH_MS, RETRY_MS, AccountKeeper
 from tests.work.bench import EMAIL, Bench, bench, steps
 
@@ -45,6 +46,24 @@ async def test_while_the_upstream_does_not_answer_the_last_answer_holds(tmp_path
         assert due_ms == here.clock.now_ms() + RETRY_MS
         assert await slots(here) == {EMAIL: 2}
         assert await here.states() == ["queued"], "nobody knows that the account is gone"
+
+
+async def test_a_token_that_is_refused_is_told_once_stops_all_and_is_told_when_it_is_good_again(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        worker = keeper(here)
+        here.upstream.seen = Unanswered("Unauthorized", unauthorized=True)
+        for _ in range(3):
+            await steps(worker)
+            here.clock.advance(RETRY_MS / 1000)
+        [account] = await here.store.accounts()
+        assert (account.parked, account.retry_at_ms > here.clock.now_ms()) == ("unauthorized", True)
+        here.upstream.seen = [SeenAccount(EMAIL, 2)]
+        await steps(worker)
+        [account] = await here.store.accounts()
+        events = await here.store.events_after(0, EventFilter(), 9)
+
+        assert (account.parked, account.retry_at_ms) == (None, 0)
+        assert [event.type for event in events] == ["upstream.down", "upstream.up"]
 
 
 async def test_given_accounts_are_not_asked_for(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.core.accounts import AccountsListed, SeenAccount
 from relay.core.outcome import Missing, RunningTask, TaskAnswer, Unanswered
 from relay.core.receiving import Arrived, CallbackReceived
-from relay.core.watch import ASK_EVERY_MS, THROTTLED_MS
+from relay.core.watch import ASK_EVERY_MS, LATE_MS, THROTTLED_MS
 from relay.vault import hash_token
 from relay.work import reconciler
+from relay.work.reconciler import Reconciler
 from tests.journeys import eventually
 from tests.work.bench import EMAIL, IN_DOUBT_AFTER_S, Bench, bench, found, report, steps, task_id
 
@@ -44,7 +46,7 @@ async def test_a_running_task_is_asked_about_every_half_minute(tmp_path: Path) -
         (Unanswered("slow down", throttled=True), THROTTLED_MS),
         (Missing(), ASK_EVERY_MS),
         (found(2, "FAILED"), ASK_EVERY_MS),
-        (found(1, "THROTTLED"), ASK_EVERY_MS),
+        (found(1, "THROTTLED"), LATE_MS),
         (found(1, "UPSCALING"), ASK_EVERY_MS),
         (found(1, "SUCCEEDED"), ASK_EVERY_MS),
     ],
@@ -143,6 +145,7 @@ async def test_a_list_without_references_finds_nothing(tmp_path: Path) -> None:
 
 async def test_one_look_serves_all_that_are_in_doubt_on_an_account(tmp_path: Path) -> None:
     async with bench(tmp_path) as here:
+        await here.store.apply(AccountsListed((SeenAccount(EMAIL, 3),), here.clock.now_ms()))
         attempts = [await here.in_doubt() for _ in range(3)]
         here.upstream.running = [RunningTask(task_id(n), attempt.reply_ref) for n, attempt in enumerate(attempts)]
         here.upstream.answers = [Unanswered("not now")]
@@ -168,7 +171,7 @@ async def test_a_hint_is_followed_at_once_and_believed_only_where_the_upstream_a
                     hash_token(attempt.job_id),
                     Arrived(
                         body=b"",
-                        sha256=str(number),
+                        sha256=f"{number:064x}",
                         size_bytes=1,
                         content_type="",
                         report=report(number, "RUNNING"),
@@ -214,9 +217,68 @@ async def test_a_finding_that_belongs_to_another_job_does_not_keep_the_search_go
         assert job.error["code"] == "submit_unknown"
 
 
+async def test_a_404_counts_only_while_the_account_can_be_seen(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        attempt = await here.running()
+        here.upstream.answers = [Missing()]
+        here.upstream.listed = Unanswered("522")
+        worker = here.reconciler()
+        for _ in range(60):
+            here.clock.advance(60)
+            await steps(worker)
+        assert await here.states() == ["running"]
+        here.upstream.listed = [report(1, "SUCCEEDED", attempt.reply_ref, artifacts=[FILM])]
+        here.clock.advance(60)
+        await steps(worker)
+
+        assert await here.states() == ["succeeded"], "the list knows what the question for it denied"
+
+
+async def test_an_upstream_that_asks_for_fewer_questions_is_asked_only_what_is_urgent(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        first, second = await here.running(1), await here.running(2)
+        here.upstream.answers = [Unanswered("slow down", throttled=True)]
+        here.clock.advance(ASK_EVERY_MS / 1000)
+        worker = here.reconciler()
+        due_ms = await steps(worker)
+        asked = len(here.upstream.asked)
+        assert due_ms == here.clock.now_ms() + THROTTLED_MS
+        final = Arrived(
+            body=b"",
+            sha256="0" * 64,
+            size_bytes=1,
+            content_type="",
+            report=report(2, "FAILED", second.reply_ref),
+            at_ms=here.clock.now_ms(),
+        )
+        await here.store.apply(CallbackReceived(hash_token(second.job_id), final))
+        here.upstream.answers = [found(2, "FAILED")]
+        await steps(worker)
+
+        assert here.upstream.asked[asked:] == [task_id(2)]
+        assert await here.states() == ["running", "failed"]
+    assert first.account == second.account
+
+
+async def test_bad_output_is_tried_again_as_often_as_the_settings_say(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        await here.running()
+        here.upstream.answers = [found(1, "FAILED", error={"reason": "INTERNAL.BAD_OUTPUT.CODE01"})]
+        here.clock.advance(ASK_EVERY_MS / 1000)
+        worker = Reconciler(
+            here.store, here.feed, here.clock, here.upstream, in_doubt_after_s=IN_DOUBT_AFTER_S, bad_output_retries=1
+        )
+        await steps(worker)
+        assert await here.states() == ["queued"]
+        await steps(here.submitter())
+
+        assert await here.states() == ["running"]
+
+
 async def test_a_few_are_asked_at_a_time_and_all_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "AT_ONCE", 2)
     async with bench(tmp_path) as here:
+        await here.store.apply(AccountsListed((SeenAccount(EMAIL, 5),), here.clock.now_ms()))
         for number in range(5):
             await here.running(number)
         here.upstream.answering.clear()

@@ -1,7 +1,6 @@
 """What goes to the upstream is on disk first, and what may have been paid for is never sent again."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import pytest
 
 from relay.core.accounts import AccountsListed, SeenAccount
 from relay.core.dispatch import BUSY_STEPS_MS, PARKED_MS, UPSTREAM_DOWN_MS, Waiting
+from relay.core.estimate import typical_ms
 from relay.core.outcome import Accepted, BadToken, Busy, NoCredits, NotSent, Outcome, Refused, RunningTask, Unknown
 from relay.core.submitting import AttemptAnswered
+from relay.sandbox.admission import built_in
+from relay.store.driver import sqlite3
 from relay.work import loop
 from tests.journeys import eventually
 from tests.work.bench import EMAIL, bench, report, steps, task_id
@@ -121,6 +123,56 @@ async def test_an_account_without_credits_leaves_the_job_to_another(tmp_path: Pa
 
         assert [sent["email"] for sent in here.upstream.created] == [EMAIL, "other@example.com"]
         assert await here.states() == ["running"]
+
+
+async def test_tokens_take_turns_and_the_turn_survives_a_restart(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        for token in ("a", "a", "a", "b", "b"):
+            await here.submit(token_id=token)
+        here.upstream.outcomes = [Unknown("cut")]
+        await steps(here.submitter())
+        assert await here.states() == ["in_doubt", "queued", "queued", "in_doubt", "queued"]
+    async with bench(tmp_path) as here:
+        [account] = await here.store.accounts()
+
+    assert account.turn == "b"
+
+
+async def test_explore_jobs_go_one_after_another(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        await here.submit(mode="explore")
+        await here.submit(mode="explore")
+        await here.submit()
+        await steps(here.submitter())
+
+        assert await here.states() == ["running", "queued", "running"]
+
+
+async def test_what_the_upstream_admits_beyond_its_word_is_found_and_used(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        for _ in range(5):
+            await here.submit()
+        worker = here.submitter()
+        due_ms = await steps(worker)
+        assert due_ms is not None
+        assert await here.states() == ["running", "running", "queued", "queued", "queued"]
+        admitted = [Accepted(report(n)) for n in (3, 4)]
+        here.upstream.outcomes = [*admitted, Busy("full"), Busy("full")]
+        here.clock.advance((due_ms - here.clock.now_ms()) / 1000)
+        await steps(worker)
+        [account] = await here.store.accounts()
+
+        assert await here.states() == ["running"] * 4 + ["queued"]
+        assert (account.slots, account.allowed) == (2, 4)
+
+
+async def test_an_attempt_knows_how_long_its_task_should_take(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        job = await here.submit()
+        await steps(here.submitter())
+        [attempt] = await here.store.attempts(job.id)
+
+        assert attempt.expected_ms == typical_ms(built_in(), job.model)
 
 
 async def test_a_refusal_ends_the_job_and_frees_its_slot(tmp_path: Path) -> None:
@@ -252,11 +304,11 @@ async def test_a_429_that_comes_while_the_next_job_is_chosen_is_heeded(
         attempt = await here.attempted(None)
         read = here.store.waiting
 
-        async def late(accounts: Sequence[str], limit: int) -> list[Waiting]:
+        async def late(accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:
             """The accounts have been read, and now the 429 puts the job back that is then seen as waiting."""
             busy = AttemptAnswered(attempt.job_id, 1, Busy("full"), here.clock.now_ms())
             await here.store.apply(busy)
-            return await read(accounts, limit)
+            return await read(accounts, explorable, limit)
 
         monkeypatch.setattr(here.store, "waiting", late)
         await steps(here.submitter())

@@ -9,6 +9,7 @@ CREATE TABLE jobs (
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL,
     model TEXT NOT NULL,
+    mode TEXT NOT NULL,
     reply_ref TEXT,
     reply_url_sealed TEXT,
     origin TEXT NOT NULL,
@@ -33,15 +34,20 @@ CREATE TABLE jobs (
     submitted_at_ms INTEGER,
     started_at_ms INTEGER,
     finished_at_ms INTEGER,
+    erased_at_ms INTEGER,
     updated_at_ms INTEGER NOT NULL
 ) STRICT;
 -- The queue, in its order; and the lists, newest first, by each filter that is narrow enough to want an index.
-CREATE INDEX jobs_queue ON jobs (priority DESC, seq) WHERE state = 'queued';
-CREATE INDEX jobs_queue_of_token ON jobs (token_id) WHERE state = 'queued';
+CREATE INDEX jobs_done ON jobs (model, mode, finished_at_ms) WHERE state = 'succeeded';
 CREATE INDEX jobs_by_state ON jobs (state, seq);
 CREATE INDEX jobs_by_model ON jobs (model, seq);
 CREATE INDEX jobs_by_reply_ref ON jobs (reply_ref, seq) WHERE reply_ref IS NOT NULL;
 CREATE INDEX jobs_by_token ON jobs (token_id, seq);
+CREATE INDEX jobs_of_day ON jobs (token_id, created_at_ms);
+-- After them: of indexes that begin alike SQLite takes the newest, also where only this one is narrow.
+CREATE INDEX jobs_queue ON jobs (state, token_id, priority DESC, seq) WHERE state = 'queued';
+CREATE INDEX jobs_by_deadline ON jobs (deadline_ms) WHERE state = 'queued' AND deadline_ms IS NOT NULL;
+CREATE INDEX jobs_by_retry ON jobs (retry_of) WHERE retry_of IS NOT NULL;
 
 CREATE TABLE attempts (
     job_id TEXT NOT NULL,
@@ -55,6 +61,9 @@ CREATE TABLE attempts (
     hinted_at_ms INTEGER,
     reported_at_ms INTEGER,
     sent_at_ms INTEGER NOT NULL,
+    expected_ms INTEGER NOT NULL,
+    probe INTEGER NOT NULL,
+    heralded INTEGER NOT NULL,
     answered_at_ms INTEGER,
     ended_at_ms INTEGER,
     ask_at_ms INTEGER,
@@ -66,6 +75,7 @@ CREATE TABLE attempts (
     callbacks INTEGER NOT NULL,
     callback_bytes INTEGER NOT NULL,
     detail TEXT,
+    candidates TEXT,
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_to_ask ON attempts (ask_at_ms) WHERE ask_at_ms IS NOT NULL;
@@ -108,6 +118,8 @@ CREATE TABLE quarantine (
     size_bytes INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+CREATE INDEX quarantine_by_body ON quarantine (sha256);
+CREATE INDEX quarantine_by_job ON quarantine (job_id) WHERE job_id IS NOT NULL;
 
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
@@ -166,12 +178,40 @@ CREATE INDEX deliveries_open ON deliveries (job_id, seq) WHERE state IN ('waitin
 CREATE INDEX deliveries_by_job ON deliveries (job_id, seq);
 CREATE INDEX deliveries_by_subscription ON deliveries (subscription_id, seq);
 
+CREATE TABLE tokens (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    hash TEXT NOT NULL UNIQUE,
+    scopes TEXT NOT NULL,
+    max_waiting INTEGER,
+    max_per_day INTEGER,
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE used_keys (
+    id TEXT PRIMARY KEY,
+    request_hash TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    answered_at_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX used_keys_by_time ON used_keys (at_ms);
+
 CREATE TABLE accounts (
     email TEXT PRIMARY KEY,
     slots INTEGER NOT NULL,
+    admits INTEGER,
+    others INTEGER NOT NULL,
     retry_at_ms INTEGER NOT NULL,
+    probe_at_ms INTEGER NOT NULL,
+    explore_at_ms INTEGER NOT NULL,
     refusals INTEGER NOT NULL,
+    freed_at_ms INTEGER NOT NULL,
+    turn TEXT NOT NULL,
+    heard INTEGER NOT NULL,
     parked TEXT,
     reason TEXT,
+    moderated_at_ms TEXT NOT NULL,
     updated_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,81 @@
+"""Heads of requests that do not end: the server lets go of whoever sends them, and of nobody else."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from relay import serve
+from relay.serve import bound, hosted
+from tests.journeys import WAIT_S
+
+pytestmark = pytest.mark.anyio
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    """Answers every request at once."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def connected() -> AsyncGenerator[Connection]:
+    listening = bound("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    async with hosted(answering, listening), asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Wait until the server has cut the connection without an answer."""
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_a_head_that_does_not_end_in_time_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(serve, "HEAD_S", 0.05)
+    async with connected() as (reader, writer):
+        writer.write(sent)
+        assert await ended(reader)
+
+
+async def test_a_second_head_on_the_same_connection_is_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(2) == b"ok"
+        monkeypatch.setattr(serve, "HEAD_S", 0.05)
+        writer.write(b"GET / HTTP/1.1\r\nHost: ")
+        assert await ended(reader)
+
+
+async def test_a_head_without_end_is_cut_at_its_bound() -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (serve.HEAD_MAX_BYTES + 1))
+        assert await ended(reader)
+
+
+async def test_a_head_in_pieces_is_answered() -> None:
+    async with connected() as (reader, writer):
+        for piece in (b"GET / HTTP", b"/1.1\r\nHo", b"st: x\r\n", b"\r\n"):
+            writer.write(piece)
+            await writer.drain()
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
