@@ -108,6 +108,11 @@ class RelayClient:
         given = {key: value for key, value in limits.items() if value is not None}
         return await self._call("POST", "/v1/tokens", json={"name": name, "scopes": list(scopes), **given})
 
+    async def accounts(self) -> list[dict[str, Any]]:
+        """The upstream's accounts, as `GET /v1/accounts` shows them (scope read)."""
+        found: list[dict[str, Any]] = (await self._call("GET", "/v1/accounts"))["data"]
+        return found
+
     async def tokens(self) -> list[dict[str, Any]]:
         """The living tokens, oldest first."""
         found: list[dict[str, Any]] = (await self._call("GET", "/v1/tokens"))["data"]

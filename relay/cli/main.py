@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "dev": ("relay.cli.dev", "Run relay, sandbox and a subscriber together, to try things out."),
     "doctor": ("relay.cli.doctor", "Check settings, database, SQLite's version, key and disk."),
     "models": ("relay.cli.catalogue", "List the models and what they take, or show one of them."),
+    "accounts": ("relay.cli.accounts", "Show the upstream's accounts, what runs on them, and why one is parked."),
     "token": ("relay.cli.token", "Make named tokens, list them, revoke one."),
     "resolve": ("relay.cli.resolve", "Say what became of a job that is in doubt."),
     "trigger": ("relay.cli.trigger", "Set up a named situation at the sandbox, and send a job into it."),

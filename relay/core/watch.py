@@ -31,8 +31,8 @@ LOST_AFTER_ASKS: Final = 5
 def next_ask_ms(attempt: Attempt, now_ms: int, *, throttled: bool = False) -> int:
     """When to ask again about a task that has not ended; `attempt.asked` counts the asks since the last hint.
 
-    Where callbacks come, one will say when the task ends, and one that the upstream has `throttled` waits for hours; the
-    others are asked about more often as their end comes near.
+    Where callbacks come, one will say when the task ends, and a task that the upstream has `throttled` waits for hours;
+    the others are asked about more often as their end comes near.
     """
     if attempt.hinted_at_ms is not None and attempt.asked < len(HINT_STEPS_MS):
         return now_ms + HINT_STEPS_MS[attempt.asked]

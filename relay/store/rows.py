@@ -24,6 +24,7 @@ PACK_LEVEL: Final = 1
 PACK_WINDOW_BITS: Final = 12
 PACK_MEMORY: Final = 5
 UNPACKED_MAX_BYTES: Final = 2 * 1024 * 1024
+UPDATES_KEPT: Final = 1_000
 
 TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     Job: ("jobs", ("id",)),
@@ -64,7 +65,7 @@ def update(before: Record, after: Record) -> tuple[str, tuple[Any, ...]] | None:
     if not differ:
         return None
     now = _encoded(layout, now, differ)
-    sql = _update(*TABLES[type(after)], tuple(layout.names[n] for n in differ))
+    sql = _UPDATES.get((type(after), differ)) or _update(type(after), differ)
     return sql, (*(now[n] for n in differ), *layout.key(after))
 
 
@@ -114,11 +115,14 @@ def _encoded(layout: "_Layout", values: tuple[Any, ...], wanted: Container[int] 
     return tuple(row)
 
 
-@lru_cache(1_000)
-def _update(table: str, key: tuple[str, ...], names: tuple[str, ...]) -> str:
+def _update(record_type: type[Any], differ: tuple[int, ...]) -> str:
+    (table, key), names = TABLES[record_type], [_LAYOUTS[record_type].names[n] for n in differ]
     sets = ", ".join(f"{name} = new.column{n}" for n, name in enumerate(names, 1))
     where = " AND ".join(f"{table}.{name} = new.column{n}" for n, name in enumerate(key, len(names) + 1))
-    return f"UPDATE {table} SET {sets} FROM (VALUES {_marks(len(names) + len(key))}) AS new WHERE {where}"
+    sql = f"UPDATE {table} SET {sets} FROM (VALUES {_marks(len(names) + len(key))}) AS new WHERE {where}"
+    if len(_UPDATES) < UPDATES_KEPT:
+        _UPDATES[record_type, differ] = sql
+    return sql
 
 
 @lru_cache(1_000)
@@ -169,3 +173,4 @@ def _layout(record_type: type[Any]) -> _Layout:
 _LAYOUTS: Final[dict[type[Any], _Layout]] = {record_type: _layout(record_type) for record_type in TABLES}
 _COLUMNS: Final = {record_type: ", ".join(layout.names) for record_type, layout in _LAYOUTS.items()}
 _PUTS: Final = {(record_type, fresh): _put(record_type, fresh) for record_type in TABLES for fresh in (False, True)}
+_UPDATES: Final[dict[tuple[type[Any], tuple[int, ...]], str]] = {}
