@@ -129,6 +129,9 @@ class Node:
         settings, shared = self.settings, (store, self.work, self.clock)
         in_doubt_after_s = float(settings.in_doubt_after)
         callback_url = f"{settings.public_url}/callbacks" if settings.public_url else None
+        resubmit = settings.in_doubt == "resubmit"
+        if resubmit:
+            self._log.warning("in_doubt.resubmits", meaning="a job in doubt is sent again, and may be paid for twice")
         submitter = Submitter(
             *shared, upstream, catalogue=catalogue, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s
         )
@@ -138,7 +141,11 @@ class Node:
             AccountKeeper(*shared, upstream, given=settings.accounts),
             submitter,
             Reconciler(
-                *shared, upstream, in_doubt_after_s=in_doubt_after_s, bad_output_retries=settings.retry_bad_output
+                *shared,
+                upstream,
+                in_doubt_after_s=in_doubt_after_s,
+                bad_output_retries=settings.retry_bad_output,
+                resubmit=resubmit,
             ),
             deliverer,
             Deadlines(*shared),

@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     dropin_wait: Annotated[int | None, BeforeValidator(_wait_s)] = "10m"  # type: ignore[assignment]
     queue_per_token: int = Field(100, ge=1, le=1_000_000)
     queue_max: int = Field(10_000, ge=1, le=1_000_000)
+    in_doubt: Literal["fail", "resubmit"] = "fail"
     in_doubt_after: Annotated[Duration, Field(ge=60)] = "6h"  # type: ignore[assignment]
     retry_bad_output: int = Field(0, ge=0, le=10)
     artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]

@@ -1,11 +1,17 @@
-"""Happenings on the way to a subscriber: subscribed, claimed, attempted, released."""
+"""Happenings on the way to a subscriber: subscribed, changed, claimed, attempted, released."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from relay.core.delivery import ANSWERS_KEPT, Delivery, Subscription
+from relay.core import breaker as breakers
+from relay.core.delivery import ANSWERS_KEPT, Delivery, Subscription, SubscriptionState, gives_way, in_turn
 from relay.core.job import iso
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, lane_of, nothing
-from relay.core.retry import Answer, Dead, Delivered, Disable, RetryAt, decide
+from relay.core.retry import Answer, Dead, Decision, Delivered, Disable, RetryAt, arrived, decide, shown
+from relay.errors import Conflict, NotFound
+
+SECRETS_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,61 @@ class SubscriptionSaved(Happening[Subscription]):
 
 
 @dataclass(frozen=True, slots=True)
+class SubscriptionChanged(Happening[Subscription]):
+    """A person changes some fields; `afresh`: whatever is due is tried at once, as if nothing had ever failed."""
+
+    subscription_id: str
+    changes: Mapping[str, Any]
+    at_ms: int
+    afresh: bool = False
+
+    def needs(self) -> Needs:
+        return Needs(subscription_id=self.subscription_id)
+
+    def decide(self, loaded: Loaded) -> Changes[Subscription]:
+        changed = replace(_standing(loaded), **self.changes, updated_at_ms=self.at_ms)
+        draft = Draft(loaded)
+        draft.put(changed)
+        if self.afresh and loaded.breaker is not None:
+            draft.drop(loaded.breaker)
+        return draft.changes(changed)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRotated(Happening[Subscription]):
+    """A new secret signs from now on; those before it go on signing until `old_until_ms` at most."""
+
+    subscription_id: str
+    sealed: str
+    old_until_ms: int
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(subscription_id=self.subscription_id)
+
+    def decide(self, loaded: Loaded) -> Changes[Subscription]:
+        before = _standing(loaded)
+        until_ms = self.old_until_ms
+        old = [{**secret, "expiresAtMs": min(secret["expiresAtMs"] or until_ms, until_ms)} for secret in before.secrets]
+        living = [secret for secret in old if secret["expiresAtMs"] > self.at_ms]
+        if len(living) >= SECRETS_MAX:
+            raise Conflict(f"{SECRETS_MAX} secrets sign already; wait for one to end, or let all end: keepOldFor 0s")
+        secrets = [{"sealed": self.sealed, "expiresAtMs": None}, *living]
+        changed = replace(before, secrets=secrets, updated_at_ms=self.at_ms)
+        draft = Draft(loaded)
+        draft.put(changed)
+        return draft.changes(changed)
+
+
+def _standing(loaded: Loaded) -> Subscription:
+    if loaded.subscription is None:
+        raise NotFound("there is no such subscription")
+    if loaded.subscription.job_id is not None:
+        raise Conflict("this is the replyUrl of one job, which is as its client has given it")
+    return loaded.subscription
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionRemoved(Happening[bool]):
     """A subscription is taken away; what it was still owed is owed no more, and ends as dead letters."""
 
@@ -38,6 +99,8 @@ class SubscriptionRemoved(Happening[bool]):
             return nothing(False)
         draft = Draft(loaded)
         draft.drop(replace(loaded.subscription, updated_at_ms=self.at_ms))
+        if loaded.breaker is not None:
+            draft.drop(loaded.breaker)
         return draft.changes(True)
 
 
@@ -58,7 +121,11 @@ class DeliveryClaimed(Happening[Delivery | None]):
             return nothing(None)
         if subscription is None or subscription.state != "active":
             return nothing(None)
+        if not breakers.lets_through(loaded.breaker, self.at_ms):
+            return nothing(None)
         draft = Draft(loaded)
+        if loaded.breaker is not None:
+            draft.put(breakers.tried(loaded.breaker, delivery, self.lease_until_ms))
         claimed = replace(delivery, state="sending", lease_until_ms=self.lease_until_ms)
         draft.put(claimed)
         return draft.changes(claimed)
@@ -86,6 +153,8 @@ class DeliveryReleased(Happening[bool]):
             return nothing(False)  # the clock jumped, and the lease with it
         draft = Draft(loaded)
         draft.put(replace(delivery, state="due", lease_until_ms=None, due_at_ms=self.at_ms))
+        if (breaker := breakers.given_up(loaded.breaker, delivery, self.at_ms)) is not None:
+            draft.put(breaker)
         return draft.changes(True)
 
 
@@ -99,7 +168,8 @@ class DeliveryAttempted(Happening[Delivery | None]):
     at_ms: int
 
     def needs(self) -> Needs:
-        return Needs(delivery_id=self.delivery_id)
+        # A failure may be the one after which the subscription is paused, and then somebody has to be told.
+        return Needs(delivery_id=self.delivery_id, subscriptions=not arrived(self.answer))
 
     def decide(self, loaded: Loaded) -> Changes[Delivery | None]:
         delivery = loaded.delivery
@@ -107,8 +177,10 @@ class DeliveryAttempted(Happening[Delivery | None]):
             return nothing(delivery)
         draft = Draft(loaded)
         attempts = delivery.attempts + 1
-        delivery = replace(delivery, attempts=attempts, lease_until_ms=None, answers=self._answers(delivery))
-        match decide(self.answer, attempts, self.at_ms, self.jitter):
+        answers = [*delivery.answers, {"at": iso(self.at_ms), **shown(self.answer)}][-ANSWERS_KEPT:]
+        delivery = replace(delivery, attempts=attempts, lease_until_ms=None, answers=answers)
+        outcome = decide(self.answer, attempts, self.at_ms, self.jitter)
+        match outcome:
             case Delivered():
                 delivery = replace(delivery, state="delivered", finished_at_ms=self.at_ms, reason=None)
             case Dead(why):
@@ -117,18 +189,17 @@ class DeliveryAttempted(Happening[Delivery | None]):
                 delivery = self._again(replace(delivery, state="due", due_at_ms=due_at_ms, reason=why), loaded)
             case Disable(why):
                 delivery = replace(delivery, state="due", due_at_ms=self.at_ms, reason=why)
-                if loaded.subscription is not None:
-                    draft.put(replace(loaded.subscription, state="disabled", reason=why, updated_at_ms=self.at_ms))
         draft.put(delivery)
-        behind = lane_of(delivery, loaded.open_deliveries)
-        if delivery.finished_at_ms is not None and behind:
-            draft.put(replace(behind[0], state="due", due_at_ms=self.at_ms))
+        if delivery.finished_at_ms is not None:
+            for other in in_turn(lane_of(delivery, loaded.open_deliveries), self.at_ms):
+                draft.put(other)
+        self._judge(draft, loaded, delivery, outcome)
         return draft.changes(delivery)
 
     def _again(self, delivery: Delivery, loaded: Loaded) -> Delivery:
-        """Progress that failed while something newer waited behind it is not tried again."""
+        """What is not final is not tried again while something newer waits behind it."""
         behind = lane_of(delivery, loaded.open_deliveries)
-        if delivery.event_type == "job.progress" and behind:
+        if behind and gives_way(delivery):
             return replace(
                 delivery,
                 state="superseded",
@@ -137,13 +208,25 @@ class DeliveryAttempted(Happening[Delivery | None]):
             )
         return delivery
 
-    def _answers(self, delivery: Delivery) -> list[dict[str, object]]:
-        answer = {
-            "at": iso(self.at_ms),
-            "kind": self.answer.kind,
-            "status": self.answer.status,
-            "detail": self.answer.detail,
-            "excerpt": self.answer.excerpt,
-            "tookMs": self.answer.took_ms,
-        }
-        return [*delivery.answers, answer][-ANSWERS_KEPT:]
+    def _judge(self, draft: Draft, loaded: Loaded, delivery: Delivery, outcome: Decision) -> None:
+        """What the outcome says of the subscription: well, failing, given up, or gone."""
+        subscription, breaker = loaded.subscription, loaded.breaker
+        if subscription is None:
+            return
+        if isinstance(outcome, Delivered):
+            if breaker is not None:
+                draft.drop(breaker)
+            return
+        breaker = breakers.failed(breaker, subscription.place, delivery, self.at_ms, self.jitter)
+        draft.put(breaker)
+        standing = subscription.job_id is None
+        state: SubscriptionState
+        if isinstance(outcome, Disable):
+            state, why = "disabled", outcome.why
+        elif standing and subscription.state == "active" and breakers.pauses(breaker, self.at_ms):
+            state, why = "paused", f"nothing but failures since {iso(breaker.since_ms)}; the last one: {outcome.why}"
+        else:
+            return
+        draft.put(replace(subscription, state=state, reason=why, updated_at_ms=self.at_ms))
+        if standing and subscription.state == "active":
+            draft.warn("subscription.paused", subscription.id, f"{state}: {why}", self.at_ms)

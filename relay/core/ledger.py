@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from relay.core import event as events
-from relay.core.delivery import OPEN, Delivery, Subscription, owe, wants
+from relay.core.breaker import Breaker
+from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription, owe, wants
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import JSON, WAYS, Attempt, Job, State
@@ -94,7 +95,21 @@ class UsedKey:
     answered_at_ms: int | None = None
 
 
-Record = Adoption | Job | Attempt | Event | Subscription | Delivery | Account | Callback | Quarantined | Token | UsedKey
+Record = (
+    Adoption
+    | Job
+    | Attempt
+    | Event
+    | Subscription
+    | Delivery
+    | Breaker
+    | Replay
+    | Account
+    | Callback
+    | Quarantined
+    | Token
+    | UsedKey
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +136,9 @@ class Needs:
     # The job that has this task of the upstream's, and all events of this job.
     owner_of: str | None = None
     events_of: str | None = None
+    # `batch` are the first of these deliveries; with them come the open ones of their lanes.
+    batch: Selection | None = None
+    replay_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +153,10 @@ class Loaded:
     open_deliveries: tuple[Delivery, ...] = ()
     delivery: Delivery | None = None
     subscription: Subscription | None = None
+    # That of the delivery's, or of the subscription's, place.
+    breaker: Breaker | None = None
+    batch: tuple[Delivery, ...] = ()
+    replay: Replay | None = None
     accounts: tuple[Account, ...] = ()
     busy: Mapping[str, int] = field(default_factory=dict)
     adoption: Adoption | None = None
@@ -165,7 +187,7 @@ class Loaded:
 class Changes(Generic[R]):
     """What is written: `puts` are inserted, or replace the row of the same key; `result` goes to the caller.
 
-    `quiet`: no worker has to look, unless a delivery is among it. `shift_ms`: by so much all open waits are moved, first.
+    `quiet`: no worker has to look, unless a delivery is among it. `shift_ms`: all open waits are moved by it, first.
     """
 
     result: R
@@ -202,6 +224,7 @@ KEYS: Final[dict[type, str]] = {
     Attempt: "job_id number",
     Account: "email",
     Adoption: "task_id",
+    Breaker: "place",
 }
 
 
@@ -239,12 +262,13 @@ class Draft:
         self.put(event)
         for subscription in self._loaded.subscriptions:
             if wants(subscription, event):
-                lane = [d for d in self._open if d.subscription_id == subscription.id and d.job_id == event.job_id]
-                made, superseded = owe(subscription, event, lane)
-                for delivery in (*superseded, made):
+                # What belongs to no job waits for nothing.
+                lane = [d for d in self._open if event.job_id and d.in_lane_of(subscription.id, event.job_id)]
+                changed = owe(subscription, event, lane)
+                for delivery in changed:
                     self.put(delivery)
-                gone = {delivery.id for delivery in superseded}
-                self._open = [d for d in self._open if d.id not in gone] + [made]
+                ids = {delivery.id for delivery in changed}
+                self._open = [d for d in self._open if d.id not in ids] + [d for d in changed if d.state in OPEN]
 
     def warn(self, event_type: str, subject: str, reason: str, at_ms: int) -> None:
         """Write an operator event, and owe it like all others."""
@@ -269,12 +293,13 @@ def nothing(result: R) -> Changes[R]:
 
 
 def lane_of(delivery: Delivery, open_deliveries: tuple[Delivery, ...]) -> list[Delivery]:
-    """The other open deliveries of the same job to the same subscription, oldest first."""
-    return [
+    """The other open deliveries of the same job to the same subscription, oldest first; none where there is no job."""
+    lane = [
         other
         for other in open_deliveries
-        if other.subscription_id == delivery.subscription_id
-        and other.job_id == delivery.job_id
+        if other.in_lane_of(delivery.subscription_id, delivery.job_id)
+        and other.job_id is not None
         and other.id != delivery.id
         and other.state in OPEN
     ]
+    return sorted(lane, key=lambda other: other.event_seq)

@@ -6,11 +6,11 @@ value, `Answer`; nothing here knows the time or throws dice, both are handed in.
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 SCHEDULE_S = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 """Seconds before the first, second, … attempt, each counted from the end of the one before."""
@@ -42,7 +42,7 @@ class Answer:
 
     `answered` means that a whole answer head came (and the body as far as it was wanted), with `status` set; every
     other kind is a failure before that. `detail` is one sentence without secrets, `excerpt` the cleaned beginning of
-    the body (see `excerpt_of`), `took_ms` the length of the whole attempt.
+    the body (see `excerpt_of`), `took_ms` the length of the whole attempt, `phases` that of its parts.
     """
 
     kind: AnswerKind
@@ -51,6 +51,7 @@ class Answer:
     detail: str
     excerpt: str
     took_ms: int
+    phases: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,23 @@ class Disable:
 Decision = Delivered | RetryAt | Dead | Disable
 
 
+def arrived(answer: Answer) -> bool:
+    """Whether the subscriber has taken what it was sent."""
+    return answer.kind == "answered" and answer.status is not None and 200 <= answer.status <= 299
+
+
+def shown(answer: Answer) -> dict[str, Any]:
+    """An attempt as the doors show it."""
+    return {
+        "kind": answer.kind,
+        "status": answer.status,
+        "detail": answer.detail,
+        "excerpt": answer.excerpt,
+        "tookMs": answer.took_ms,
+        "phasesMs": dict(answer.phases),
+    }
+
+
 def decide(answer: Answer, attempts_made: int, now_ms: int, jitter: float) -> Decision:
     """What follows `answer`, the outcome of attempt number `attempts_made` (1 is the first).
 
@@ -92,10 +110,9 @@ def decide(answer: Answer, attempts_made: int, now_ms: int, jitter: float) -> De
     """
     if attempts_made < 1:
         raise ValueError("a decision follows at least one attempt")
-    status = answer.status if answer.kind == "answered" else None
-    if status is not None and 200 <= status <= 299:
+    if arrived(answer):
         return Delivered()
-    if status == 410:
+    if answer.kind == "answered" and answer.status == 410:
         return Disable("the subscriber answered 410 Gone: it wants no more webhooks")
     why = _why(answer)
     if attempts_made >= len(SCHEDULE_S):

@@ -279,8 +279,9 @@ class AttemptAnswered(Happening[Job | None]):
 class AttemptLooked(Happening[Job | None]):
     """An attempt of unknown outcome was looked for. `found` is a report of the upstream's that names its replyRef.
 
-    Not finding it proves nothing; only time ends the search, and then the job fails with `submit_unknown`. Its task is
-    looked for a while longer: `LateTaskFound` is for that. `candidates` are shown to a person, and never acted on.
+    Not finding it proves nothing; only time ends the search, and then the job fails with `submit_unknown`, or with
+    `resubmit` (the operator's choice to risk a second bill) waits for another attempt. The task is looked for a while
+    longer: `LateTaskFound` is for that. `candidates` are shown to a person, and never acted on.
     """
 
     job_id: str
@@ -289,6 +290,7 @@ class AttemptLooked(Happening[Job | None]):
     limit_ms: int
     at_ms: int
     candidates: tuple[dict[str, Any], ...] = ()
+    resubmit: bool = False
 
     def needs(self) -> Needs:
         return Needs(job_id=self.job_id, accounts=True)
@@ -312,7 +314,11 @@ class AttemptLooked(Happening[Job | None]):
             return draft.changes(job)
         attempt = replace(attempt, state="ended", ended_at_ms=self.at_ms)
         draft.put(replace(attempt, ask_at_ms=next_late_look_ms(attempt, self.at_ms)))
-        if job.state == "in_doubt":
+        if job.state == "in_doubt" and self.resubmit:
+            before, job = job, replace(job, state="queued", account=None, updated_at_ms=self.at_ms)
+            draft.step(before, job)
+            draft.tell(job, "job.queued", self.at_ms)
+        elif job.state == "in_doubt":
             job = _fail(draft, job, jobs.error("submit_unknown", _unknown(attempt)), self.at_ms)
         return draft.changes(job)
 

@@ -38,11 +38,13 @@ class Reconciler(Worker):
         *,
         in_doubt_after_s: float,
         bad_output_retries: int = 0,
+        resubmit: bool = False,
     ) -> None:
         super().__init__(store, feed, clock)
         self._upstream = upstream
         self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
         self._bad_output_retries = bad_output_retries
+        self._resubmit = resubmit
         # While the upstream asks for fewer questions, only what a callback spoke of is asked.
         self._slow_until_ms = 0
         self._slow_ms = 0
@@ -132,7 +134,7 @@ class Reconciler(Worker):
             found, job = named.get(attempt.reply_ref), await self._store.job(attempt.job_id)
             alike = lookalikes(job, attempt, listed) if job is not None and attempt.state == "unknown" else ()
             limit_ms, now_ms = self._in_doubt_after_ms, self._clock.now_ms()
-            looked = AttemptLooked(attempt.job_id, attempt.number, found, limit_ms, now_ms, alike)
+            looked = AttemptLooked(attempt.job_id, attempt.number, found, limit_ms, now_ms, alike, self._resubmit)
             try:
                 await self.surely(looked)
             except Exception:  # what was found is another job's already: the search goes on, and ends

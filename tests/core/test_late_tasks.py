@@ -20,6 +20,7 @@ from tests.core.builders import (
     NOW_MS,
     OTHER_TASK_ID,
     TASK_ID,
+    accepted,
     account,
     answered,
     attempt,
@@ -120,6 +121,16 @@ def test_what_the_upstream_denied_and_has_all_the_same_is_adopted() -> None:
     memory.apply_all(submitted(), started(), answered(Busy("full")))
     assert memory.apply(found()) is not None
     assert memory.job.state == "queued"
+
+
+def test_the_late_task_of_an_attempt_that_was_sent_again_is_adopted_beside_the_second_one() -> None:
+    memory = Memory(account())
+    memory.apply_all(submitted(), started(), answered(Unknown("cut")))
+    memory.apply(replace(looked(None, NOW_MS + LIMIT_MS), resubmit=True))
+    assert (memory.job.state, memory.types) == ("queued", ["queued", "in_doubt", "queued"])
+    memory.apply_all(started(NOW_MS + LIMIT_MS, door="hash-2"), answered(accepted(replyRef=reply_ref(2)), number=2))
+    memory.apply(found(report(taskId=OTHER_TASK_ID, replyRef=reply_ref())))
+    assert {one.id: one.upstream_task_id for one in memory.all(Job)} == {JOB_ID: TASK_ID, NEW_ID: OTHER_TASK_ID}
 
 
 def test_the_task_of_a_cancelled_job_stays_its_own() -> None:

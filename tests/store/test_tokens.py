@@ -42,5 +42,5 @@ async def test_a_submission_counts_by_indexes(tmp_path: Path) -> None:
         found = await store._in_thread(plan)
 
     assert "COVERING INDEX jobs_of_day (token_id=? AND created_at_ms>?)" in found
-    assert "INDEX jobs_queue (token_id=?)" in found
+    assert "INDEX jobs_queue (state=? AND token_id=?)" in found
     assert "SCAN" not in found

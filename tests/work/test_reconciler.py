@@ -275,6 +275,20 @@ async def test_bad_output_is_tried_again_as_often_as_the_settings_say(tmp_path: 
         assert await here.states() == ["running"]
 
 
+async def test_an_operator_may_have_it_sent_again_when_nobody_finds_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        await here.in_doubt()
+        here.clock.advance(IN_DOUBT_AFTER_S)
+        worker = Reconciler(
+            here.store, here.feed, here.clock, here.upstream, in_doubt_after_s=IN_DOUBT_AFTER_S, resubmit=True
+        )
+        await steps(worker)
+        assert await here.states() == ["queued"]
+        await steps(here.submitter())
+
+        assert await here.states() == ["running"]
+
+
 async def test_a_few_are_asked_at_a_time_and_all_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "AT_ONCE", 2)
     async with bench(tmp_path) as here:
