@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from relay.core import job as jobs
 from relay.core import watch
 from relay.core.accounts import task_ended
+from relay.core.artifacts import wanted
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Callback, Changes, Draft, Happening, Loaded, Needs, Quarantined, nothing
 from relay.core.outcome import Found, Missing, TaskAnswer, Unanswered
@@ -162,6 +163,26 @@ def _hint_before_named(attempt: Attempt, report: Report, at_ms: int) -> tuple[Le
 
 
 @dataclass(frozen=True, slots=True)
+class CallbacksMissed(Happening[None]):
+    """The relay was not there for a while, and nobody calls back twice: the task is asked about now."""
+
+    job_id: str
+    number: int
+    at_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id)
+
+    def decide(self, loaded: Loaded) -> Changes[None]:
+        attempt = loaded.attempt(self.number)
+        if attempt is None or attempt.state != "created" or (attempt.ask_at_ms or 0) <= self.at_ms:
+            return nothing(None)
+        draft = Draft(loaded)
+        draft.put(replace(attempt, ask_at_ms=self.at_ms))
+        return draft.changes(None)
+
+
+@dataclass(frozen=True, slots=True)
 class TaskAnswered(Happening[Job | None]):
     """The upstream was asked about the task of an attempt. The result is the job as it is now."""
 
@@ -262,6 +283,14 @@ def absorb(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int,
 def _succeed(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int, loaded: Loaded | None) -> Job:
     if report.artifacts:
         job = replace(job, artifacts=list(report.artifacts), progress=1.0, upstream_status=report.status)
+        files = wanted(job, draft.keeping, at_ms) if draft.keeping and job.erased_at_ms is None else []
+        for file in files:
+            draft.put(file)
+        if any(file.held_until_ms for file in files):
+            _over(draft, attempt, at_ms, loaded)
+            draft.put(job)
+            draft.tell(job, "job.progress", at_ms)
+            return job
         return _end(draft, job, attempt, "succeeded", None, at_ms, loaded)
     # SUCCEEDED without any file happens, and the file comes a little later.
     since_ms = attempt.empty_since_ms if attempt.empty_since_ms is not None else at_ms
@@ -284,15 +313,21 @@ def _end(
     loaded: Loaded | None,
 ) -> Job:
     """The task has ended: its slot is free, and a job that still ran ends with it."""
-    draft.put(replace(attempt, state="ended", ended_at_ms=at_ms, ask_at_ms=None))
-    if loaded is not None:
-        task_ended(draft, loaded, attempt, at_ms, by_moderation=error is not None and error["code"] == "moderated")
+    _over(draft, attempt, at_ms, loaded, by_moderation=error is not None and error["code"] == "moderated")
     if job.state != "running":
         return job
     after = replace(job, state=state, error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
     draft.step(job, after)
     draft.tell(after, f"job.{state}", at_ms)
     return after
+
+
+def _over(
+    draft: Draft, attempt: Attempt, at_ms: int, loaded: Loaded | None, *, by_moderation: bool = False
+) -> None:
+    draft.put(replace(attempt, state="ended", ended_at_ms=at_ms, ask_at_ms=None))
+    if loaded is not None:
+        task_ended(draft, loaded, attempt, at_ms, by_moderation=by_moderation)
 
 
 def _stale(job: Job, attempt: Attempt, report: Report) -> bool:

@@ -103,12 +103,6 @@ class Held:
         self._jobs.clear()
         self._of_token.clear()
 
-    def _forget_subscription(self, subscription: Subscription) -> None:
-        if subscription.job_id is None:
-            self.forget()
-        else:
-            self._drop(subscription.job_id)
-
     def _drop(self, job_id: str) -> None:
         held = self._jobs.pop(job_id, None)
         for attempt in held.attempts.values() if held else ():

@@ -10,7 +10,7 @@ from relay.core.adopting import AdoptionAnswered, lookalikes
 from relay.core.job import Attempt
 from relay.core.ledger import Adoption
 from relay.core.outcome import Found, Missing, TaskAnswer, Unanswered
-from relay.core.receiving import TaskAnswered
+from relay.core.receiving import CallbacksMissed, TaskAnswered
 from relay.core.submitting import AttemptLooked
 from relay.core.task import Report
 from relay.feed import Feed
@@ -22,6 +22,8 @@ from relay.work.recognise import recognise
 AT_ONCE: Final = 8
 SLOW_MS: Final = 5_000
 SLOW_MAX_MS: Final = 60_000
+FAR_MS: Final = 2**62
+RECOVERED_MAX: Final = 1_000
 
 
 class Reconciler(Worker):
@@ -49,6 +51,12 @@ class Reconciler(Worker):
         self._slow_until_ms = 0
         self._slow_ms = 0
         self._busy: set[tuple[str, int]] = set()
+
+    async def recover(self) -> None:
+        """At start: what was reported while nobody listened is found out by asking."""
+        now_ms = self._clock.now_ms()
+        for attempt in await self._store.attempts_due(FAR_MS, RECOVERED_MAX):
+            await self._store.apply(CallbacksMissed(attempt.job_id, attempt.number, now_ms))
 
     async def step(self) -> int | None:
         now_ms = self._clock.now_ms()

@@ -101,14 +101,16 @@ class Relay:
         self._world.drive(life, self._begin(life, workers))
 
     async def _begin(self, life: Life, workers: list[Worker]) -> None:
-        _, sending, _ = workers
+        _, sending, asking = workers
         assert isinstance(sending, Submitter)
+        assert isinstance(asking, Reconciler)
         newest = max((event.at_ms for event in self._ledger.events[-1:]), default=0)
         if newest - self._world.now_ms() > JUMP_MS:
             await self._ledger.apply(jumped(self._world.now_ms() - newest, self._world.now_ms()))
         await sending.recover()
         for delivery in self._ledger.deliveries_sending():
             await self._ledger.apply(DeliveryReleased(delivery.id, self._world.now_ms()))
+        await asking.recover()
         for worker in workers:
             loop = Loop(self._world, life, worker.step)
             worker.spawn = self._spawner(life, loop)  # type: ignore[assignment, method-assign]

@@ -275,6 +275,20 @@ async def test_bad_output_is_tried_again_as_often_as_the_settings_say(tmp_path: 
         assert await here.states() == ["running"]
 
 
+async def test_after_a_start_every_running_task_is_asked_about_at_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        await here.running(1)
+        await here.running(2)
+        here.upstream.answers = [found(1, "SUCCEEDED"), found(2, "RUNNING")]
+        worker = here.reconciler()
+        await steps(worker)
+        asked = len(here.upstream.asked)
+        await worker.recover()
+        await steps(worker)
+
+        assert sorted(here.upstream.asked[asked:]) == [task_id(1), task_id(2)]
+
+
 async def test_an_operator_may_have_it_sent_again_when_nobody_finds_it(tmp_path: Path) -> None:
     async with bench(tmp_path) as here:
         await here.in_doubt()
