@@ -123,6 +123,6 @@ async def stream(url: str, path: str, headers: dict[str, str] | None = None) -> 
         await connection.send(request("GET", path, {"Accept": "text/event-stream", **(headers or {})}))
         status, received = await connection.head()
         assert status == 200, await connection.reader.read(2_000)
-        assert received["content-type"] == "text/event-stream; charset=utf-8"
+        assert received["content-type"] in ("text/event-stream; charset=utf-8", "application/x-ndjson; charset=utf-8")
         assert received["transfer-encoding"] == "chunked"
         yield connection

@@ -1,11 +1,12 @@
-"""Server-sent events on the wire: frames, cursors, and what a reader may ask for.
+"""Streams on the wire, as server-sent events or as lines of JSON: frames, notices, cursors.
 
 Every value that goes into a frame is JSON in one line or a name from a closed set, so nobody can inject a field.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from relay.core.event import Event, encode, render
 from relay.core.job import Address
@@ -57,3 +58,44 @@ def retry(milliseconds: int) -> bytes:
 def heartbeat(now_s: int) -> bytes:
     """A comment. It ends with one newline: with two, some readers take it for an empty event."""
     return f": hb {now_s}\n".encode()
+
+
+def line(event: Event, address: Address) -> bytes:
+    """One event as a line of JSON, the same object that webhooks carry."""
+    return encode(render(event, address)) + b"\n"
+
+
+def line_notice(name: str, data: dict[str, Any], *, cursor: Cursor | None = None) -> bytes:
+    """A notice as a line of JSON; with `cursor` it has an `id`, as events have."""
+    head = {"id": str(cursor)} if cursor is not None else {}
+    return encode({**head, "type": name, "data": data}) + b"\n"
+
+
+def line_heartbeat(now_s: int) -> bytes:
+    return line_notice("stream.heartbeat", {"at": now_s})
+
+
+class Notice(Protocol):
+    """How a form writes what a stream says of itself."""
+
+    def __call__(self, name: str, data: dict[str, Any], *, cursor: Cursor | None = None) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write a stream."""
+
+    media_type: str
+    frame: Callable[[Event, Address], bytes]
+    notice: Notice
+    heartbeat: Callable[[int], bytes]
+    retry: Callable[[int], bytes]
+
+
+SSE: Final = Form("text/event-stream", frame, notice, heartbeat, retry)
+NDJSON: Final = Form("application/x-ndjson", line, line_notice, line_heartbeat, lambda milliseconds: b"")
+
+
+def form_of(accept: str) -> Form | None:
+    """The form of stream that an `Accept` header asks for; None for a page of JSON."""
+    return next((form for form in (SSE, NDJSON) if form.media_type in accept.lower()), None)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from relay.core.delivery import Delivery, Subscription
+from relay.core.artifacts import StoredFile
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
@@ -52,6 +54,11 @@ class EventFilter:
             return False
         return all(not values or getattr(event, name) in values for name, values in self._conditions())
 
+    @property
+    def only_job(self) -> str | None:
+        """The one job that all of them are about, if that is so."""
+        return self.job_id[0] if len(self.job_id) == 1 else None
+
     def _conditions(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
         names = ("job_id", "reply_ref", "model", "type")
         # Operator events are nobody's, and `of_jobs_only` alone decides on them.
@@ -59,13 +66,13 @@ class EventFilter:
         return (*((name, getattr(self, name)) for name in names), ("token_id", token_ids))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
-    """Which deliveries to list."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A delivery that may go now to its `place`; `failing`: the last one there did not arrive."""
 
-    state: tuple[str, ...] = ()
-    subscription_id: tuple[str, ...] = ()
-    job_id: tuple[str, ...] = ()
+    delivery_id: str
+    place: str
+    failing: bool
 
 
 class Store(Protocol):
@@ -209,23 +216,78 @@ class Store(Protocol):
 
     async def token_of_hash(self, token_hash: str) -> Token | None: ...
 
-    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Delivery]:
-        """Due deliveries of active subscriptions, at most `room` each and none of those that are `full`."""
+    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Due]:
+        """What may go now to active subscriptions: at most `room` a place, one where it is failing.
+
+        Nothing for places that are `full`, or whose breaker is open.
+        """
         ...
 
     async def next_due_ms(self, full: Sequence[str]) -> int | None:
-        """When the next delivery of an active subscription is due, leaving out those that are `full`."""
+        """When the next delivery may go, leaving out the places that are `full`."""
         ...
 
     async def deliveries_sending(self, lease_before_ms: int | None, limit: int) -> list[Delivery]:
         """Deliveries whose lease ended before that time (None: all)."""
         ...
 
-    async def deliveries(self, wanted: DeliveryFilter, before_seq: int | None, limit: int) -> list[Delivery]:
-        """Newest first by insertion number."""
+    async def deliveries(self, wanted: Selection, before_seq: int | None, limit: int) -> list[Delivery]:
+        """Newest first by insertion number, with the states that the doors show (`held` among them)."""
         ...
 
-    async def delivery(self, delivery_id: str) -> Delivery | None: ...
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """One of them, likewise."""
+        ...
+
+    async def count_deliveries(self, wanted: Selection) -> tuple[int, int]:
+        """How many they are, by their stored states, and the insertion number of the last one."""
+        ...
+
+    async def owed(self) -> dict[str, int]:
+        """How many deliveries of each subscription have not ended."""
+        ...
+
+    async def shown_urls(self, subscription_ids: Sequence[str]) -> dict[str, str]:
+        """What may be shown of the addresses of these subscriptions."""
+        ...
+
+    async def breakers(self) -> list[Breaker]:
+        """Of all places where the last delivery did not arrive."""
+        ...
+
+    async def replay(self, replay_id: str) -> Replay | None: ...
+
+    async def replays_running(self, limit: int) -> list[Replay]:
+        """Those that have not come to their end, oldest first."""
+        ...
+
+    async def file(self, file_id: str) -> StoredFile | None: ...
+
+    async def files(
+        self, state: Sequence[str], job_id: Sequence[str], before_seq: int | None, limit: int
+    ) -> list[StoredFile]:
+        """What is kept and to be kept, newest first by insertion number; an empty filter is none."""
+        ...
+
+    async def files_due(self, now_ms: int, limit: int) -> list[StoredFile]:
+        """What is to be fetched now, the longest overdue first."""
+        ...
+
+    async def next_file_ms(self, after_ms: int) -> int | None:
+        """When, behind that time, the next file is to be fetched, or a held end is to be told."""
+        ...
+
+    async def files_held(self, until_ms: int, limit: int) -> list[str]:
+        """The jobs whose ends were held back until that time at the latest."""
+        ...
+
+    async def files_to_go(self, kept_before_ms: int, max_bytes: int | None, limit: int) -> list[str]:
+        """The jobs whose kept files are older than that, or do not fit with all newer ones; none that is still owed."""
+        ...
+
+    async def files_kept(self, file_ids: Sequence[str]) -> dict[str, str]:
+        """The paths of those files that are kept, by their ids."""
+        ...
 
     async def check(self) -> None:
         """Write and read something; raises `Unavailable` when the store cannot."""

@@ -3,15 +3,18 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from relay.core.delivery import Delivery, Subscription
+from relay.core.artifacts import StoredFile
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Quarantined, Token, UsedKey
-from relay.store.contract import DeliveryFilter, EventFilter, JobFilter
+from relay.store.contract import Due, EventFilter, JobFilter
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY
+from relay.store.where import SHOWN_STATE, Where, listed, selected, selected_as_shown
 
 T = TypeVar("T")
 Fetch = Callable[[str, dict[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -23,7 +26,16 @@ ATTEMPTS_MAX: Final = 1_000
 
 _WAITING: Final = "id AS job_id, pinned, token_id, model, mode"
 _OCCUPYING: Final = "state IN ('sending', 'created', 'unknown')"
-_ACTIVE: Final = "SELECT id FROM subscriptions WHERE state = 'active'"
+# One subscription after the other along the index: how much each of them is owed is of no account.
+_OWED: Final = (
+    "WITH RECURSIVE owed (id) AS (SELECT min(subscription_id) FROM deliveries WHERE state = 'due' UNION ALL "
+    "SELECT (SELECT min(subscription_id) FROM deliveries WHERE state = 'due' AND subscription_id > owed.id) "
+    "FROM owed WHERE owed.id IS NOT NULL), "
+    "active AS (SELECT s.id, CASE WHEN s.job_id IS NULL THEN s.id ELSE s.url_shown END AS place "
+    "FROM owed JOIN subscriptions AS s ON s.id = owed.id WHERE s.state = 'active'), "
+    "ready AS (SELECT a.id, a.place, coalesce(b.open_until_ms, 0) AS open_until_ms, b.place IS NOT NULL AS failing "
+    "FROM active AS a LEFT JOIN breakers AS b ON b.place = a.place) "
+)
 
 
 class Reads:
@@ -37,8 +49,12 @@ class Reads:
         return int(rows[0]["value"])
 
     async def earliest(self) -> int:
-        rows = await self._fetch("SELECT min(seq) AS seq FROM events", {})
-        return rows[0]["seq"] if rows[0]["seq"] is not None else await self.head() + 1
+        # By one statement: between two, the first events of all may be committed, and would seem to be gone.
+        sql = (
+            "SELECT COALESCE((SELECT min(seq) FROM events), CAST(value AS INTEGER) + 1) AS seq "
+            "FROM meta WHERE name = 'head'"
+        )
+        return int((await self._fetch(sql, {}))[0]["seq"])
 
     async def seq_at(self, at_ms: int) -> int:
         sql = "SELECT max(seq) AS seq FROM events WHERE at_ms < :at_ms"
@@ -46,7 +62,7 @@ class Reads:
         return rows[0]["seq"] or 0
 
     async def events_after(self, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
-        where = _Where("seq > :after", after=seq)
+        where = Where("seq > :after", after=seq)
         where.any_of("job_id", wanted.job_id).any_of("reply_ref", wanted.reply_ref)
         where.any_of("model", wanted.model).any_of("type", wanted.type)
         # Operator events are nobody's, and `of_jobs_only` alone decides on them.
@@ -63,7 +79,7 @@ class Reads:
         return await self._one(Job, where, {"id": any_id})
 
     async def jobs(self, wanted: JobFilter, before_seq: int | None, limit: int) -> list[Job]:
-        where = _Where("seq < :before", before=before_seq if before_seq is not None else 2**62)
+        where = Where("seq < :before", before=before_seq if before_seq is not None else 2**62)
         for name in ("state", "model", "reply_ref", "account", "origin", "token_id"):
             where.any_of(name, getattr(wanted, name))
         if wanted.since_ms is not None:
@@ -90,8 +106,8 @@ class Reads:
     async def waiting(self, accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:
         if not accounts:
             return []
-        paid, values = _listed("pinned", "IN", accounts)
-        explore, more = _listed("pinned", "IN", explorable, name="explore")
+        paid, values = listed("pinned", "IN", accounts)
+        explore, more = listed("pinned", "IN", explorable, name="explore")
         runnable = f"(mode = 'credits' AND (pinned IS NULL OR {paid}))"
         if explorable:
             runnable += f" OR (mode = 'explore' AND (pinned IS NULL OR {explore}))"
@@ -105,7 +121,7 @@ class Reads:
         return [Waiting(**dict(row)) for row in await self._fetch(sql, values | more | {"limit": limit})]
 
     async def stranded(self, accounts: Sequence[str], limit: int) -> list[Waiting]:
-        where = _Where("state = 'queued' AND pinned IS NOT NULL").none_of("pinned", accounts)
+        where = Where("state = 'queued' AND pinned IS NOT NULL").none_of("pinned", accounts)
         sql = f"SELECT {_WAITING} FROM jobs WHERE {where} LIMIT :limit"
         return [Waiting(**dict(row)) for row in await self._fetch(sql, where.values | {"limit": limit})]
 
@@ -211,33 +227,112 @@ class Reads:
     async def token_of_hash(self, token_hash: str) -> Token | None:
         return await self._one(Token, "WHERE hash = :hash", {"hash": token_hash})
 
-    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Delivery]:
-        where = _Where("state = 'due' AND due_at_ms <= :now_ms", now_ms=now_ms, room=room, limit=limit)
-        where.also(f"subscription_id IN ({_ACTIVE})").none_of("subscription_id", full)
+    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Due]:
+        where = Where("open_until_ms <= :now_ms", now_ms=now_ms, room=room, limit=limit).none_of("place", full)
+        first = "SELECT seq FROM deliveries WHERE state = 'due' AND subscription_id = r.id AND due_at_ms <= :now_ms"
         sql = (
-            f"SELECT {columns(Delivery)} FROM (SELECT {columns(Delivery)}, "
-            "row_number() OVER (PARTITION BY subscription_id ORDER BY due_at_ms, seq) AS place "
-            f"FROM deliveries WHERE {where}) AS due WHERE place <= :room ORDER BY due_at_ms, seq LIMIT :limit"
+            f"{_OWED} SELECT delivery_id, place, failing FROM (SELECT d.id AS delivery_id, r.place, r.failing, "
+            "d.due_at_ms, d.seq, row_number() OVER (PARTITION BY r.place ORDER BY d.due_at_ms, d.seq) AS n "
+            f"FROM ready AS r JOIN deliveries AS d ON d.seq IN ({first} ORDER BY due_at_ms, seq LIMIT :room) "
+            f"WHERE {where}) AS due WHERE n <= CASE WHEN failing THEN 1 ELSE :room END "
+            "ORDER BY due_at_ms, seq LIMIT :limit"
         )
-        return [from_row(Delivery, row) for row in await self._fetch(sql, where.values)]
+        rows = await self._fetch(sql, where.values)
+        return [Due(row["delivery_id"], row["place"], bool(row["failing"])) for row in rows]
 
     async def next_due_ms(self, full: Sequence[str]) -> int | None:
-        where = _Where(f"state = 'due' AND subscription_id IN ({_ACTIVE})").none_of("subscription_id", full)
-        sql = f"SELECT min(due_at_ms) AS at_ms FROM deliveries WHERE {where}"
+        where = Where("TRUE").none_of("place", full)
+        first = "(SELECT min(due_at_ms) FROM deliveries WHERE state = 'due' AND subscription_id = r.id)"
+        sql = (
+            f"{_OWED} SELECT min(CASE WHEN at_ms > open_until_ms THEN at_ms ELSE open_until_ms END) AS at_ms "
+            f"FROM (SELECT {first} AS at_ms, r.open_until_ms, r.place FROM ready AS r) AS next WHERE {where}"
+        )
         return (await self._fetch(sql, where.values))[0]["at_ms"]  # type: ignore[no-any-return]
 
     async def deliveries_sending(self, lease_before_ms: int | None, limit: int) -> list[Delivery]:
         values = {"before": lease_before_ms if lease_before_ms is not None else 2**62, "limit": limit}
         return await self._list(Delivery, "WHERE state = 'sending' AND lease_until_ms < :before LIMIT :limit", values)
 
-    async def deliveries(self, wanted: DeliveryFilter, before_seq: int | None, limit: int) -> list[Delivery]:
-        where = _Where("seq < :before", before=before_seq if before_seq is not None else 2**62, limit=limit)
-        for name in ("state", "subscription_id", "job_id"):
-            where.any_of(name, getattr(wanted, name))
-        return await self._list(Delivery, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
+    async def deliveries(self, wanted: Selection, before_seq: int | None, limit: int) -> list[Delivery]:
+        where = selected_as_shown(wanted)
+        where.also("seq < :before", before=before_seq if before_seq is not None else 2**62, limit=limit)
+        return await self._shown(f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
-        return await self._one(Delivery, "WHERE id = :id", {"id": delivery_id})
+        return next(iter(await self._shown("WHERE id = :id", {"id": delivery_id})), None)
+
+    async def count_deliveries(self, wanted: Selection) -> tuple[int, int]:
+        where = selected(wanted)
+        sql = f"SELECT count(*) AS total, coalesce(max(seq), 0) AS seq FROM deliveries WHERE {where}"
+        row = (await self._fetch(sql, where.values))[0]
+        return row["total"], row["seq"]
+
+    async def owed(self) -> dict[str, int]:
+        sql = "SELECT subscription_id, count(*) AS owed FROM deliveries WHERE state IN ('waiting', 'due', 'sending') "
+        return {row["subscription_id"]: row["owed"] for row in await self._fetch(f"{sql} GROUP BY subscription_id", {})}
+
+    async def shown_urls(self, subscription_ids: Sequence[str]) -> dict[str, str]:
+        where = Where("TRUE").any_of("id", subscription_ids or [""])
+        sql = f"SELECT id, url_shown FROM subscriptions WHERE {where}"
+        return {row["id"]: row["url_shown"] for row in await self._fetch(sql, where.values)}
+
+    async def breakers(self) -> list[Breaker]:
+        return await self._list(Breaker, "ORDER BY since_ms LIMIT :limit", {"limit": SUBSCRIPTIONS_MAX})
+
+    async def replay(self, replay_id: str) -> Replay | None:
+        return await self._one(Replay, "WHERE id = :id", {"id": replay_id})
+
+    async def replays_running(self, limit: int) -> list[Replay]:
+        return await self._list(Replay, "WHERE state = 'running' ORDER BY seq LIMIT :limit", {"limit": limit})
+
+    async def _shown(self, tail: str, values: dict[str, Any]) -> list[Delivery]:
+        """Deliveries with the state that the doors show."""
+        names = columns(Delivery).replace(" state,", f" {SHOWN_STATE} AS state,")
+        return [from_row(Delivery, row) for row in await self._fetch(f"SELECT {names} FROM deliveries {tail}", values)]
+
+    async def file(self, file_id: str) -> StoredFile | None:
+        return await self._one(StoredFile, "WHERE id = :id", {"id": file_id})
+
+    async def files(
+        self, state: Sequence[str], job_id: Sequence[str], before_seq: int | None, limit: int
+    ) -> list[StoredFile]:
+        where = Where("seq < :before", before=before_seq if before_seq is not None else 2**62, limit=limit)
+        where.any_of("state", state).any_of("job_id", job_id)
+        return await self._list(StoredFile, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
+
+    async def files_due(self, now_ms: int, limit: int) -> list[StoredFile]:
+        where = "WHERE state = 'wanted' AND next_at_ms <= :now_ms ORDER BY next_at_ms LIMIT :limit"
+        return await self._list(StoredFile, where, {"now_ms": now_ms, "limit": limit})
+
+    async def next_file_ms(self, after_ms: int) -> int | None:
+        sql = (
+            "SELECT min(at_ms) AS at_ms FROM (SELECT min(next_at_ms) AS at_ms FROM artifacts "
+            "WHERE state = 'wanted' AND next_at_ms > :after_ms UNION ALL SELECT min(held_until_ms) FROM artifacts "
+            "WHERE held_until_ms IS NOT NULL)"
+        )
+        return (await self._fetch(sql, {"after_ms": after_ms}))[0]["at_ms"]  # type: ignore[no-any-return]
+
+    async def files_held(self, until_ms: int, limit: int) -> list[str]:
+        sql = "SELECT DISTINCT job_id FROM artifacts WHERE held_until_ms IS NOT NULL AND held_until_ms <= :until_ms"
+        rows = await self._fetch(f"{sql} LIMIT :limit", {"until_ms": until_ms, "limit": limit})
+        return [row["job_id"] for row in rows]
+
+    async def files_to_go(self, kept_before_ms: int, max_bytes: int | None, limit: int) -> list[str]:
+        # Newest first along the index: of what does not fit any more the oldest are the ones beyond the sum.
+        sizes = "sum(size_bytes) OVER (ORDER BY kept_at_ms DESC, seq DESC)" if max_bytes is not None else "0"
+        sql = (
+            f"SELECT job_id, min(kept_at_ms) AS at_ms FROM (SELECT job_id, kept_at_ms, {sizes} AS bytes "
+            "FROM artifacts WHERE state = 'kept') AS k WHERE (kept_at_ms < :before_ms OR bytes > :max_bytes) "
+            "AND NOT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.job_id = k.job_id "
+            "AND d.state IN ('waiting', 'due', 'sending')) GROUP BY job_id ORDER BY at_ms LIMIT :limit"
+        )
+        values = {"before_ms": kept_before_ms, "max_bytes": max_bytes or 0, "limit": limit}
+        return [row["job_id"] for row in await self._fetch(sql, values)]
+
+    async def files_kept(self, file_ids: Sequence[str]) -> dict[str, str]:
+        where = Where("state = 'kept'").any_of("id", file_ids or [""])
+        rows = await self._fetch(f"SELECT id, path FROM artifacts WHERE {where}", where.values)
+        return {row["id"]: row["path"] for row in rows}
 
     async def _list(self, record_type: type[T], tail: str, values: dict[str, Any]) -> list[T]:
         from_table = f"SELECT {columns(record_type)} FROM {TABLES[record_type][0]} {tail}"
@@ -245,37 +340,3 @@ class Reads:
 
     async def _one(self, record_type: type[T], tail: str, values: dict[str, Any]) -> T | None:
         return next(iter(await self._list(record_type, tail, values)), None)
-
-
-class _Where:
-    """Conditions joined by AND, and the values of their parameters."""
-
-    def __init__(self, first: str, **values: Any) -> None:
-        self._conditions = [first]
-        self.values: dict[str, Any] = values
-
-    def also(self, condition: str, **values: Any) -> "_Where":
-        self._conditions.append(condition)
-        self.values |= values
-        return self
-
-    def any_of(self, column: str, alternatives: Sequence[str], *, or_null: bool = False) -> "_Where":
-        """One of these; no condition when there are none of them."""
-        if alternatives:
-            condition, values = _listed(column, "IN", alternatives)
-            self.also(f"({column} IS NULL OR {condition})" if or_null else condition, **values)
-        return self
-
-    def none_of(self, column: str, excluded: Sequence[str]) -> "_Where":
-        if excluded:
-            condition, values = _listed(column, "NOT IN", excluded)
-            self.also(condition, **values)
-        return self
-
-    def __str__(self) -> str:
-        return " AND ".join(self._conditions)
-
-
-def _listed(column: str, operator: str, given: Sequence[str], *, name: str = "") -> tuple[str, dict[str, str]]:
-    values = {f"{name or column}_{n}": value for n, value in enumerate(given)}
-    return f"{column} {operator} ({', '.join(':' + name for name in values)})", values

@@ -1,4 +1,4 @@
-"""The event log as a page of JSON and as a stream of server-sent events, resumed from the store at any position.
+"""The event log as a page of JSON, now or when there is something, and as a stream, resumed at any position.
 
 The stream reads the store, sends, and when there is nothing more waits for the feed: there is no hand-over between
 history and live, hence no gap and no double. It is plain ASGI, for middleware that wraps responses costs four times as
@@ -6,6 +6,8 @@ much a frame.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,12 +19,13 @@ from starlette.types import Receive, Scope, Send
 from relay.clock import wait_at_most
 from relay.core import sse
 from relay.core.event import TYPES, Event, render
-from relay.core.job import Address
-from relay.core.sse import HEARTBEAT_S, Cursor
+from relay.core.job import Address, event_view
+from relay.core.sse import HEARTBEAT_S, Cursor, Form
 from relay.errors import InvalidRequest, Unavailable
 from relay.feed import ALL
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.vault import jitter
+from relay.web.forecast import outlook_of
 from relay.web.guard import Principal
 from relay.web.jobs import find
 from relay.web.leaving import while_connected
@@ -33,6 +36,9 @@ SEND_S: Final = 30.0
 # Less than from one heartbeat to the next: a reader whose token was revoked hears at most one more.
 TRUST_S: Final = HEARTBEAT_S / 2
 STREAMS_MAX: Final = 2_000
+WAIT_MAX_S: Final = 60
+SEND_MAX_BYTES: Final = 64 * 1024
+PLACE: Final = ("last_event_id", "since", "limit", "wait")
 FRAMES_KEPT: Final = 1_000
 PAGE_DEFAULT: Final = 100
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")
@@ -50,7 +56,7 @@ class Start:
 
 async def of_all(request: Request) -> Response:
     """`GET /v1/events`."""
-    query = read_query(request, many=("job", "replyRef", "model", "type"), one=("last_event_id", "since", "limit"))
+    query = read_query(request, many=("job", "replyRef", "model", "type"), one=PLACE)
     wanted = EventFilter(
         job_id=query["job"],
         reply_ref=query["replyRef"],
@@ -66,7 +72,7 @@ async def of_all(request: Request) -> Response:
 async def of_job(request: Request) -> Response:
     """`GET /v1/jobs/{id}/events`: from the beginning unless told otherwise, and over after the final event."""
     job = await find(request, request.path_params["id"])
-    query = read_query(request, many=("type",), one=("last_event_id", "since", "limit"))
+    query = read_query(request, many=("type",), one=PLACE)
     wanted = EventFilter(job_id=(job.id,), type=listed(query, "type", TYPES))
     return await _answer(request, query, wanted, job.id)
 
@@ -76,16 +82,40 @@ async def _answer(
 ) -> Response:
     state: Any = request.app.state
     limit = whole(query, "limit", PAGE_DEFAULT, 1, EVENTS_PAGE)
+    wait_s = whole(query, "wait", 0, 0, WAIT_MAX_S)
     start = await _start(request, query, "earliest" if job_id or wanted.job_id else "now")
-    if "text/event-stream" not in request.headers.get("accept", ""):
-        events: list[Event] = await state.store.events_after(start.cursor.seq, wanted, limit)
-        after = str(Cursor(events[-1].seq, events[-1].epoch) if events else start.cursor)
-        return Json({"data": [render(event, state.addresses.of) for event in events], "next": after})
+    form = sse.form_of(request.headers.get("accept", ""))
+    if form is None:
+        return await _page(request, start, wanted, limit, wait_s)
     if job_id is not None and await _is_over(state, job_id, start.cursor.seq):
         return Response(status_code=204)
     if state.streams.full:
         raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
-    return EventStream(state, request.state.principal, start, wanted, job_id)
+    return EventStream(state, request.state.principal, start, wanted, job_id, form)
+
+
+async def _page(request: Request, start: Start, wanted: EventFilter, limit: int, wait_s: int) -> Response:
+    """A page of events; an empty one comes only when none has been written for `wait_s`."""
+    state: Any = request.app.state
+    if wait_s and state.streams.full:
+        raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
+    events: list[Event] = []
+
+    async def look() -> None:
+        until_s, after = state.clock.monotonic_s() + wait_s, start.cursor.seq
+        while True:
+            seen, head = state.feed.generation, state.feed.head
+            events.extend(await state.store.events_after(after, wanted, limit))
+            left_s = until_s - state.clock.monotonic_s()
+            if events or left_s <= 0 or state.feed.closing:
+                return
+            after = max(after, head)
+            await wait_at_most(state.clock, state.feed.changed(seen, wanted.only_job or ALL), left_s)
+
+    with state.streams.one_more():
+        await (while_connected(request.receive, look()) if wait_s else look())
+    after = str(Cursor(events[-1].seq, events[-1].epoch) if events else start.cursor)
+    return Json({"data": [render(event, state.addresses.of) for event in events], "next": after})
 
 
 async def _is_over(state: Any, job_id: str, seq: int) -> bool:
@@ -145,31 +175,49 @@ class Streams:
     def __init__(self, most: int = STREAMS_MAX) -> None:
         self.open = 0
         self._most = most
-        self._frames: dict[str, bytes] = {}
+        self._frames: dict[tuple[str, str], bytes] = {}
 
     @property
     def full(self) -> bool:
         return self.open >= self._most
 
-    def frame(self, event: Event, address: Address) -> bytes:
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count a reader for as long as it is there."""
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+    def frame(self, form: Form, event: Event, address: Address) -> bytes:
         """An event's frame, made once for all streams that send it now; one with artifacts is made anew each time."""
         if event.final:
-            return sse.frame(event, address)
-        if event.id not in self._frames:
+            return form.frame(event, address)
+        key = (form.media_type, event.id)
+        if key not in self._frames:
             if len(self._frames) >= FRAMES_KEPT:
                 self._frames.clear()
-            self._frames[event.id] = sse.frame(event, address)
-        return self._frames[event.id]
+            self._frames[key] = form.frame(event, address)
+        return self._frames[key]
 
 
 class EventStream(Response):
     """One open stream. Ends by itself after a job's final event, when it drains, when its reader is too slow, or when
     the reader's token has been revoked."""
 
-    def __init__(self, state: Any, principal: Principal, start: Start, wanted: EventFilter, job_id: str | None) -> None:
+    def __init__(
+        self,
+        state: Any,
+        principal: Principal,
+        start: Start,
+        wanted: EventFilter,
+        job_id: str | None,
+        form: Form = sse.SSE,
+    ) -> None:
         super().__init__(
             headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
+                "Content-Type": f"{form.media_type}; charset=utf-8",
                 "Cache-Control": "private, no-store, no-transform",
                 "X-Accel-Buffering": "no",
             }
@@ -180,6 +228,7 @@ class EventStream(Response):
         self._start = start
         self._wanted = wanted
         self._job_id = job_id
+        self._form = form
         self._seq = start.cursor.seq
         self._told = start.cursor
         self._beat_at_s = 0.0
@@ -191,11 +240,8 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        self._state.streams.open += 1
-        try:
+        with self._state.streams.one_more():
             await while_connected(receive, self._write(send))
-        finally:
-            self._state.streams.open -= 1
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -207,24 +253,37 @@ class EventStream(Response):
             bye = "drain"
         if bye:
             resume = {"reason": bye, "resume": str(self._told)}
-            await self._send(send, sse.notice("stream.bye", resume))
+            await self._send(send, self._form.notice("stream.bye", resume))
         await wait_at_most(self._state.clock, send({"type": "http.response.body", "body": b""}), SEND_S)
 
     async def _opening(self) -> bytes:
         store, low = self._state.store, RETRY_MS[0]
         head = await store.head()
-        opened = {
+        opened: dict[str, Any] = {
             "epoch": store.epoch,
             "head": f"{store.epoch}-{head}",
             "resumedFrom": str(self._start.requested) if self._start.requested else None,
             "gap": self._start.gap,
             "heartbeatS": HEARTBEAT_S,
         }
-        frames = sse.retry(low + int((RETRY_MS[1] - low) * jitter())) + sse.notice("stream.open", opened)
+        if self._job_id is not None and (job := await store.job(self._job_id)) is not None:
+            opened["job"] = event_view(job, self._state.addresses.of, await outlook_of(self._state, job))
+        retry_ms = low + int((RETRY_MS[1] - low) * jitter())
+        frames = self._form.retry(retry_ms) + self._form.notice("stream.open", opened)
         if self._start.gap:
-            gap = {"requested": str(self._start.requested), "earliest": str(self._start.cursor), "missed": None}
-            frames += sse.notice("stream.gap", {**gap, "snapshot": "/v1/jobs"})
+            frames += self._form.notice("stream.gap", self._gap())
         return frames
+
+    def _gap(self) -> dict[str, Any]:
+        """What a reader must know whose position this log does not have; `missed` only where that is known."""
+        requested, here = self._start.requested, self._start.cursor
+        same_log = requested is not None and requested.epoch == here.epoch and requested.seq <= here.seq
+        return {
+            "requested": str(requested),
+            "earliest": str(here),
+            "missed": here.seq - requested.seq if requested is not None and same_log else None,
+            "snapshot": f"/v1/jobs/{self._job_id}" if self._job_id else "/v1/jobs",
+        }
 
     async def _follow(self, send: Send) -> str:
         """Read, send, wait; the reason why the relay ends the stream, empty when the job's last event has been sent."""
@@ -237,8 +296,7 @@ class EventStream(Response):
             head = feed.head
             events = await self._read()
             if events:
-                frames = (state.streams.frame(event, state.addresses.of) for event in events)
-                if not await self._send(send, b"".join(frames)):
+                if not await self._send_all(send, events):
                     return "slow"
                 self._seq = events[-1].seq
                 self._told = Cursor(events[-1].seq, events[-1].epoch)
@@ -255,14 +313,9 @@ class EventStream(Response):
             # Commits that this reader does not want wake it as well, and must not put its heartbeat off.
             wait_s = self._beat_at_s - clock.monotonic_s()
             if wait_s > 0:
-                await wait_at_most(clock, feed.changed(seen, self._only_job), wait_s)
+                await wait_at_most(clock, feed.changed(seen, self._wanted.only_job or ALL), wait_s)
             elif not await self._beat(send):
                 return "slow"
-
-    @property
-    def _only_job(self) -> str:
-        """The one job whose commits need wake this stream; empty for all."""
-        return self._wanted.job_id[0] if len(self._wanted.job_id) == 1 else ALL
 
     async def _read(self) -> list[Event]:
         """What comes next for this reader: from what has just been committed, or from the store."""
@@ -281,12 +334,24 @@ class EventStream(Response):
         return bool(await self._state.guard.lives(self._principal))
 
     async def _beat(self, send: Send) -> bool:
-        frames = sse.heartbeat(self._state.clock.now_ms() // 1000)
+        frames = self._form.heartbeat(self._state.clock.now_ms() // 1000)
         if self._seq > self._told.seq:
             # Events that this reader did not want have moved the head; a reconnect need not read them again.
             self._told = Cursor(self._seq, self._state.store.epoch)
-            frames += sse.notice("stream.cursor", {}, cursor=self._told)
+            frames += self._form.notice("stream.cursor", {}, cursor=self._told)
         return await self._send(send, frames)
+
+    async def _send_all(self, send: Send, events: list[Event]) -> bool:
+        """As few sends as possible, each bounded: a server keeps in memory what a slow reader has not taken."""
+        piece = b""
+        for event in events:
+            made = self._state.streams.frame(self._form, event, self._state.addresses.of)
+            if piece and len(piece) + len(made) > SEND_MAX_BYTES:
+                if not await self._send(send, piece):
+                    return False
+                piece = b""
+            piece += made
+        return await self._send(send, piece)
 
     async def _send(self, send: Send, body: bytes) -> bool:
         """False when the reader takes so long that what waits for it must be let go."""

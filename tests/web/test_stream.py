@@ -294,7 +294,8 @@ async def test_a_place_that_this_log_does_not_have_is_a_gap(here: Journey, ended
 
     assert opened["gap"] is True
     assert gap.event == "stream.gap"
-    assert gap.data == {"requested": requested, "earliest": f"{epoch}-0", "missed": None, "snapshot": "/v1/jobs"}
+    snapshot = f"/v1/jobs/{ended['id']}"
+    assert gap.data == {"requested": requested, "earliest": f"{epoch}-0", "missed": None, "snapshot": snapshot}
     assert ids(events) == all_ids
 
 
@@ -481,7 +482,83 @@ async def test_all_doors_tell_the_same_events_with_the_same_ids(tmp_path: Path) 
             await open_frame(connection)
             by_stream = {frame.id: frame.data for frame in await connection.events()}
         by_list = {event["id"]: event for event in await listed(here, path_of(job))}
+        lines = await here.client.get(path_of(job), headers={"Accept": "application/x-ndjson"})
+        by_line = {event["id"]: event for event in map(json.loads, lines.text.splitlines()) if "id" in event}
+        waited = await here.get(f"{path_of(job)}?wait=30")
+        by_wait = {event["id"]: event for event in waited["data"]}
 
+    assert ids(list(by_stream.values())) == list(by_list) == list(by_line) == list(by_wait)
     for body in by_webhook:
-        for other in (by_stream[body["id"]], by_list[body["id"]]):
+        for other in (door[body["id"]] for door in (by_stream, by_list, by_line, by_wait)):
             assert without_addresses(body) == without_addresses(other)
+
+
+# Lines of JSON, and a page that waits
+
+
+async def test_lines_of_json_say_the_same_and_of_themselves_too(here: Journey, ended: dict[str, Any]) -> None:
+    accept = {"Accept": "application/x-ndjson"}
+    whole = await here.client.get(path_of(ended), headers=accept)
+    opened, *events = map(json.loads, whole.text.splitlines())
+    resumed = await here.client.get(path_of(ended), headers=accept | {"Last-Event-ID": events[0]["id"]})
+    lost = await here.client.get(path_of(ended), headers=accept | {"Last-Event-ID": "ffffffff-2"})
+
+    assert whole.headers["content-type"] == "application/x-ndjson; charset=utf-8"
+    assert (opened["type"], opened["data"]["gap"], opened["data"]["job"]["id"]) == ("stream.open", False, ended["id"])
+    assert ids(events) == ids(await listed(here, path_of(ended)))
+    assert ids([json.loads(line) for line in resumed.text.splitlines()[1:]]) == ids(events)[1:]
+    assert json.loads(lost.text.splitlines()[1])["type"] == "stream.gap"
+
+
+async def test_a_quiet_stream_of_lines_is_heard_of_too(still: tuple[Journey, ManualClock]) -> None:
+    here, clock = still
+    async with stream(here.relay_url, "/v1/events", {"Accept": "application/x-ndjson"}) as connection:
+        opened = json.loads(await connection.chunk())
+        beat = await while_time_passes(clock, connection.chunk())
+
+    assert opened["type"] == "stream.open"
+    assert json.loads(beat.splitlines()[0])["type"] == "stream.heartbeat"
+
+
+async def test_a_page_waits_until_there_is_something(still: tuple[Journey, ManualClock]) -> None:
+    here, _ = still
+    cursor = (await here.get("/v1/events?since=now"))["next"]
+    waiting = asyncio.create_task(here.get(f"/v1/events?wait=60&last_event_id={cursor}&type=job.queued"))
+    await eventually(lambda: here.node.app.state.streams.open == 1)
+    job = await here.submit()
+    page = await waiting
+
+    assert [event["data"]["job"]["id"] for event in page["data"]] == [job["id"]]
+    assert page["next"] == page["data"][-1]["id"]
+
+
+async def test_a_page_that_waits_for_nothing_comes_empty_and_says_where_to_go_on(
+    still: tuple[Journey, ManualClock],
+) -> None:
+    here, clock = still
+    cursor = (await here.get("/v1/events?since=now"))["next"]
+    page = await while_time_passes(clock, here.get(f"/v1/events?wait=30&last_event_id={cursor}&type=job.failed"))
+    too_long = await here.client.get("/v1/events?wait=61")
+
+    assert page == {"data": [], "next": cursor}
+    assert too_long.status_code == 400
+    assert too_long.json()["problems"][0]["field"] == "query.wait"
+
+
+async def test_a_page_that_waits_comes_when_the_relay_is_told_to_stop(still: tuple[Journey, ManualClock]) -> None:
+    here, _ = still
+    waiting = asyncio.create_task(here.get("/v1/events?wait=60"))
+    await eventually(lambda: here.node.app.state.streams.open == 1)
+    here.node.drain()
+
+    assert (await waiting)["data"] == []
+
+
+async def test_whoever_waits_and_leaves_gives_its_place_back(still: tuple[Journey, ManualClock]) -> None:
+    here, _ = still
+    waiting = asyncio.create_task(here.get("/v1/events?wait=60"))
+    await eventually(lambda: here.node.app.state.streams.open == 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    await eventually(lambda: here.node.app.state.streams.open == 0)
