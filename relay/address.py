@@ -10,10 +10,13 @@ _PURPOSE = "artifact-address"
 
 
 class Addresses:
-    """Makes and checks `<base>/v1/artifacts/{id}/{name}?exp=&sig=`; each is good for `ttl_s` seconds."""
+    """Makes and checks `<base>/v1/artifacts/{id}/{name}?exp=&sig=`; each is good for `ttl_s` seconds.
+
+    `base_url` is where browsers and subscribers reach this relay.
+    """
 
     def __init__(self, base_url: str, vault: Vault, clock: Clock, ttl_s: float) -> None:
-        self._base_url = base_url
+        self.base_url = base_url
         self._vault = vault
         self._clock = clock
         self._ttl_s = ttl_s
@@ -23,7 +26,7 @@ class Addresses:
         expires_s = int(self._clock.now_ms() / 1000 + self._ttl_s)
         signature = self._vault.sign(_message(artifact_id, name, str(expires_s)), _PURPOSE)
         query = urlencode({"exp": expires_s, "sig": signature})
-        return f"{self._base_url}/v1/artifacts/{quote(artifact_id)}/{quote(name)}?{query}"
+        return f"{self.base_url}/v1/artifacts/{quote(artifact_id)}/{quote(name)}?{query}"
 
     def check(self, artifact_id: str, name: str, expires_s: str, signature: str) -> None:
         """Raises `NotFound` for an address that was never made, `Gone` for one that has expired."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -65,6 +65,18 @@ def _allow(value: object) -> object:
     return value
 
 
+def _origins(value: object) -> object:
+    """A list with commas; each is a scheme and an authority and nothing else, as browsers send it."""
+    if not isinstance(value, str):
+        return value
+    origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.hostname:
+            raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
+    return origins
+
+
 def _is_loopback(host: str | None) -> bool:
     name = (host or "").rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
@@ -115,6 +127,7 @@ class Settings(BaseSettings):
     accounts: Annotated[tuple[SeenAccount, ...], NoDecode, BeforeValidator(_accounts)] = ()
     validation: Literal["strict", "warn", "off"] = "strict"
     catalogue: Path | None = None
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
     allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
     default_reply_url: SecretStr | None = None
     callback_inbox_token: SecretStr | None = None
@@ -124,6 +137,10 @@ class Settings(BaseSettings):
     in_doubt: Literal["fail", "resubmit"] = "fail"
     in_doubt_after: Annotated[Duration, Field(ge=60)] = "6h"  # type: ignore[assignment]
     retry_bad_output: int = Field(0, ge=0, le=10)
+    artifacts: str = "none"
+    artifacts_before_final: bool = False
+    artifacts_max_gb: int | None = Field(None, ge=1)
+    retention_artifacts: Annotated[Duration, Field(ge=3_600)] = "30d"  # type: ignore[assignment]
     artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]
 
     @classmethod
@@ -198,6 +215,13 @@ class Settings(BaseSettings):
             raise ValueError("must be 32 bytes in URL-safe base64: 43 characters of A-Z, a-z, 0-9, - and _")
         return key
 
+    @field_validator("artifacts")
+    @classmethod
+    def _is_storage(cls, text: str) -> str:
+        if text != "none" and not (text.startswith("file:///") and len(text) > len("file:///")):
+            raise ValueError("must be none, or file:///folder: other storages are not built in")
+        return text
+
     @field_validator("database_url")
     @classmethod
     def _is_sqlite(cls, url: str) -> str:
@@ -205,6 +229,11 @@ class Settings(BaseSettings):
         if file == url or not file or file.startswith((":", "file:")):
             raise ValueError("must be sqlite:///file.db, or sqlite:////absolute/file.db")
         return url
+
+    @property
+    def artifacts_path(self) -> Path | None:
+        """The folder of the files that the relay keeps."""
+        return None if self.artifacts == "none" else Path(unquote(self.artifacts.removeprefix("file://")))
 
     @property
     def database_path(self) -> Path:

@@ -5,10 +5,10 @@ delivery attempt, so that all doors give the same event with the same id.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from relay.core.job import FINAL, JSON, Address, Job, event_view, iso
+from relay.core.job import FINAL, JSON, Address, Job, event_view, iso, public_part
 
 PROGRESS: Final = "job.progress"
 FINAL_TYPES: Final = frozenset(f"job.{state}" for state in FINAL)
@@ -96,6 +96,12 @@ def render(event: Event, address: Address) -> dict[str, Any]:
         ]
         data = {**data, "job": {**job, "artifacts": artifacts}}
     return {"id": event.id, "type": event.type, "timestamp": iso(event.at_ms), "data": data}
+
+
+def public(event: Event) -> Event:
+    """The event as a ticket shows it."""
+    job = event.data.get("job")
+    return replace(event, data={"job": public_part(job)} if job else {})
 
 
 def encode(rendered: dict[str, Any]) -> bytes:

@@ -198,7 +198,8 @@ def _artifact_view(job_id: str, index: int, artifact: dict[str, Any], address: A
         "width": artifact["width"],
         "height": artifact["height"],
         "previewUrls": [address(made_id, file_name(artifact, n)) for n in range(len(artifact["previews"]))],
-        "keptUntil": None,
+        "keptUntil": iso(artifact.get("keptUntilMs")),
+        **({"notKept": artifact["notKept"]} if artifact.get("notKept") else {}),
     }
 
 
@@ -290,7 +291,11 @@ def full_view(
 
 def public_view(job: Job, address: Address, outlook: Outlook = NO_OUTLOOK) -> dict[str, Any]:
     """What a ticket opens: enough for a progress bar and its video, and nothing else."""
-    view = event_view(job, address, outlook)
+    return public_part(event_view(job, address, outlook))
+
+
+def public_part(view: dict[str, Any]) -> dict[str, Any]:
+    """So much of an event view as the public view shows."""
     shown = ("id", "state", "progress", "queuePosition", "startsAt", "eta", "artifacts", "createdAt", "finishedAt")
-    failure = job.error and {"code": job.error["code"], "message": job.error["message"]}
+    failure = view["error"] and {"code": view["error"]["code"], "message": view["error"]["message"]}
     return {**{key: view[key] for key in shown}, "error": failure}

@@ -1,36 +1,60 @@
 """Who may do what: every door but the open ones asks for a bearer token and one of its scopes."""
 
 import hmac
+import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.core.job import Job
 from relay.core.ledger import Token
-from relay.errors import Forbidden, Unauthorized
+from relay.errors import Forbidden, RelayError, Unauthorized
 from relay.store.contract import Store
-from relay.vault import hash_token
+from relay.vault import Vault, hash_token
 
 Scope = Literal["submit", "read", "manage"]
 SCOPES: Final[frozenset[str]] = frozenset(get_args(Scope))
 TOKEN_MAX_CHARS: Final = 512
+TICKET_MAX_CHARS: Final = 4_096
+TICKET: Final = "ticket"
 
 Door = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket opens: one job, or the jobs of one replyRef, until then."""
+
+    job_id: str | None
+    reply_ref: str | None
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever holds a token. `token_id` owns the jobs that it submits, `name` is shown."""
+    """Whoever holds a token. `token_id` owns the jobs that it submits, `name` is shown.
+
+    With a `ticket` it is somebody to whom that token's holder has shown a little of what it sees.
+    """
 
     token_id: str
     name: str
     scopes: frozenset[str]
+    ticket: Ticket | None = None
 
     def sees(self, token_id: str) -> bool:
         """Whether this principal may know of the jobs of `token_id`: of its own, or of all with `read`."""
         return "read" in self.scopes or token_id == self.token_id
+
+    def may_see(self, job: Job) -> bool:
+        """Whether this principal may know of this job."""
+        ticket = self.ticket
+        if ticket is not None and job.id != ticket.job_id:
+            return ticket.reply_ref is not None and job.reply_ref == ticket.reply_ref and self.sees(job.token_id)
+        return self.sees(job.token_id)
 
     @property
     def own_only(self) -> tuple[str, ...]:
@@ -47,8 +71,9 @@ class Guard:
     It asks anew for each request, so that a token that was revoked, by whichever process, opens nothing from then on.
     """
 
-    def __init__(self, store: Store, admin_token: str, inbox_token: str | None = None) -> None:
+    def __init__(self, store: Store, vault: Vault, admin_token: str, inbox_token: str | None = None) -> None:
         self._store = store
+        self._vault = vault
         self._inbox_hash = hash_token(inbox_token) if inbox_token else None
         self._admin_hash = hash_token(admin_token)
 
@@ -74,20 +99,48 @@ class Guard:
         token = await self._store.token_of_hash(token_hash)
         return _principal(token) if token else None
 
-    async def lives(self, principal: Principal) -> bool:
-        """Whether the token that somebody came with is still good; for what goes on after its request was let in."""
-        return principal is ADMIN or await self._store.token(principal.token_id) is not None
+    async def lives(self, principal: Principal, now_ms: int) -> bool:
+        """Whether what somebody came with is still good; for what goes on after its request was let in."""
+        if principal.ticket is not None and principal.ticket.expires_at_ms <= now_ms:
+            return False
+        return principal.token_id == ADMIN.token_id or await self._store.token(principal.token_id) is not None
+
+    def seal(self, maker: Principal, ticket: Ticket) -> str:
+        """The ticket as it goes into an address."""
+        fields = [maker.token_id, ticket.job_id, ticket.reply_ref, ticket.expires_at_ms]
+        return self._vault.seal(json.dumps(fields), TICKET)
+
+    async def shown_to(self, sealed: str, now_ms: int) -> Principal:
+        """Whoever came with this ticket; `Unauthorized` when it is none, is over, or its maker's token is gone."""
+        try:
+            if len(sealed) > TICKET_MAX_CHARS:
+                raise RelayError("a ticket is not that long")
+            token_id, job_id, reply_ref, expires_at_ms = json.loads(self._vault.open(sealed, TICKET))
+        except RelayError:
+            raise Unauthorized("this ticket is not known to the relay") from None
+        token = await self._store.token(token_id) if token_id != ADMIN.token_id else None
+        maker = ADMIN if token_id == ADMIN.token_id else _principal(token) if token else None
+        if maker is None or expires_at_ms <= now_ms:
+            raise Unauthorized("this ticket is over; ask for a new one")
+        return replace(maker, ticket=Ticket(job_id, reply_ref, expires_at_ms))
 
 
 def _principal(token: Token) -> Principal:
     return Principal(token.id, token.name, frozenset(token.scopes))
 
 
-def needs(scopes: tuple[Scope, ...], door: Door) -> Door:
-    """A door that opens for tokens with one of `scopes`; who came is in `request.state.principal`."""
+def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Door:
+    """A door that opens for tokens with one of `scopes`; who came is in `request.state.principal`.
+
+    With `tickets` it opens for `?ticket=` too: a browser's event stream cannot send a header.
+    """
 
     async def guarded(request: Request) -> Response:
-        principal = await request.app.state.guard.who(request)
+        state = request.app.state
+        if tickets and "ticket" in request.query_params:
+            principal = await state.guard.shown_to(request.query_params["ticket"], state.clock.now_ms())
+        else:
+            principal = await state.guard.who(request)
         if not principal.scopes.intersection(scopes):
             raise Forbidden(f"this needs a token with the scope {' or '.join(scopes)}")
         request.state.principal = principal

@@ -43,9 +43,12 @@ async def submit(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
-    """One job in the full view, by its id or by any of its task ids."""
+    """One job in the full view (in the public one for a ticket), by its id or by any of its task ids."""
     job = await find(request, request.path_params["id"])
-    return Json(await shown(request.app.state, request.state.principal, job))
+    state: Any = request.app.state
+    if request.state.principal.ticket is not None:
+        return Json(jobs.public_view(job, state.addresses.of, await outlook_of(state, job)))
+    return Json(await shown(state, request.state.principal, job))
 
 
 async def index(request: Request) -> Response:
@@ -72,7 +75,7 @@ async def find(request: Request, any_id: str, *, to_manage: bool = False) -> Job
     job: Job | None = await request.app.state.store.job(any_id)
     principal: Principal = request.state.principal
     managed = to_manage and "manage" in principal.scopes
-    if job is None or not (managed or principal.sees(job.token_id)):
+    if job is None or not (managed or principal.may_see(job)):
         raise NotFound(f"there is no job {any_id[:80]}")
     return job
 

@@ -8,7 +8,7 @@ much a frame.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,15 +18,15 @@ from starlette.types import Receive, Scope, Send
 
 from relay.clock import wait_at_most
 from relay.core import sse
-from relay.core.event import TYPES, Event, render
-from relay.core.job import Address, event_view
+from relay.core.event import TYPES, Event, public, render
+from relay.core.job import Address, event_view, public_view
 from relay.core.sse import HEARTBEAT_S, Cursor, Form
 from relay.errors import InvalidRequest, Unavailable
 from relay.feed import ALL
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.vault import jitter
 from relay.web.forecast import outlook_of
-from relay.web.guard import Principal
+from relay.web.guard import Principal, Ticket
 from relay.web.jobs import find
 from relay.web.leaving import while_connected
 from relay.web.problem import Json, listed, read_query, whole
@@ -38,7 +38,7 @@ TRUST_S: Final = HEARTBEAT_S / 2
 STREAMS_MAX: Final = 2_000
 WAIT_MAX_S: Final = 60
 SEND_MAX_BYTES: Final = 64 * 1024
-PLACE: Final = ("last_event_id", "since", "limit", "wait")
+PLACE: Final = ("last_event_id", "since", "limit", "wait", "ticket")
 FRAMES_KEPT: Final = 1_000
 PAGE_DEFAULT: Final = 100
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")
@@ -66,7 +66,15 @@ async def of_all(request: Request) -> Response:
         # Operator events are for those who can do something about them.
         of_jobs_only="manage" not in request.state.principal.scopes,
     )
+    ticket: Ticket | None = request.state.principal.ticket
+    if ticket is not None:
+        # Whatever else was asked for, a ticket opens what it opens.
+        wanted = replace(wanted, of_jobs_only=True, job_id=_only(ticket.job_id), reply_ref=_only(ticket.reply_ref))
     return await _answer(request, query, wanted, None)
+
+
+def _only(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
 
 
 async def of_job(request: Request) -> Response:
@@ -83,7 +91,8 @@ async def _answer(
     state: Any = request.app.state
     limit = whole(query, "limit", PAGE_DEFAULT, 1, EVENTS_PAGE)
     wait_s = whole(query, "wait", 0, 0, WAIT_MAX_S)
-    start = await _start(request, query, "earliest" if job_id or wanted.job_id else "now")
+    principal: Principal = request.state.principal
+    start = await _start(request, query, "earliest" if job_id or wanted.job_id or principal.ticket else "now")
     form = sse.form_of(request.headers.get("accept", ""))
     if form is None:
         return await _page(request, start, wanted, limit, wait_s)
@@ -91,7 +100,7 @@ async def _answer(
         return Response(status_code=204)
     if state.streams.full:
         raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
-    return EventStream(state, request.state.principal, start, wanted, job_id, form)
+    return EventStream(state, principal, start, wanted, job_id, form)
 
 
 async def _page(request: Request, start: Start, wanted: EventFilter, limit: int, wait_s: int) -> Response:
@@ -115,6 +124,8 @@ async def _page(request: Request, start: Start, wanted: EventFilter, limit: int,
     with state.streams.one_more():
         await (while_connected(request.receive, look()) if wait_s else look())
     after = str(Cursor(events[-1].seq, events[-1].epoch) if events else start.cursor)
+    if request.state.principal.ticket is not None:
+        events = [public(event) for event in events]
     return Json({"data": [render(event, state.addresses.of) for event in events], "next": after})
 
 
@@ -175,7 +186,7 @@ class Streams:
     def __init__(self, most: int = STREAMS_MAX) -> None:
         self.open = 0
         self._most = most
-        self._frames: dict[tuple[str, str], bytes] = {}
+        self._frames: dict[tuple[str, bool, str], bytes] = {}
 
     @property
     def full(self) -> bool:
@@ -190,11 +201,13 @@ class Streams:
         finally:
             self.open -= 1
 
-    def frame(self, form: Form, event: Event, address: Address) -> bytes:
+    def frame(self, form: Form, event: Event, address: Address, *, in_public: bool) -> bytes:
         """An event's frame, made once for all streams that send it now; one with artifacts is made anew each time."""
+        if in_public:
+            event = public(event)
         if event.final:
             return form.frame(event, address)
-        key = (form.media_type, event.id)
+        key = (form.media_type, in_public, event.id)
         if key not in self._frames:
             if len(self._frames) >= FRAMES_KEPT:
                 self._frames.clear()
@@ -267,7 +280,8 @@ class EventStream(Response):
             "heartbeatS": HEARTBEAT_S,
         }
         if self._job_id is not None and (job := await store.job(self._job_id)) is not None:
-            opened["job"] = event_view(job, self._state.addresses.of, await outlook_of(self._state, job))
+            view = public_view if self._principal.ticket else event_view
+            opened["job"] = view(job, self._state.addresses.of, await outlook_of(self._state, job))
         retry_ms = low + int((RETRY_MS[1] - low) * jitter())
         frames = self._form.retry(retry_ms) + self._form.notice("stream.open", opened)
         if self._start.gap:
@@ -331,7 +345,7 @@ class EventStream(Response):
         if now_s < self._trusted_until_s:
             return True
         self._trusted_until_s = now_s + TRUST_S
-        return bool(await self._state.guard.lives(self._principal))
+        return bool(await self._state.guard.lives(self._principal, self._state.clock.now_ms()))
 
     async def _beat(self, send: Send) -> bool:
         frames = self._form.heartbeat(self._state.clock.now_ms() // 1000)
@@ -343,9 +357,9 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send, events: list[Event]) -> bool:
         """As few sends as possible, each bounded: a server keeps in memory what a slow reader has not taken."""
-        piece = b""
+        piece, address, in_public = b"", self._state.addresses.of, self._principal.ticket is not None
         for event in events:
-            made = self._state.streams.frame(self._form, event, self._state.addresses.of)
+            made = self._state.streams.frame(self._form, event, address, in_public=in_public)
             if piece and len(piece) + len(made) > SEND_MAX_BYTES:
                 if not await self._send(send, piece):
                     return False

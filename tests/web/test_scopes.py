@@ -22,19 +22,30 @@ BODY: dict[str, Any] = {
     "POST /v1/jobs": EXAMPLE,
     "POST /v1/runwayml/videos/create": EXAMPLE,
     "POST /v1/jobs/{id}/resolve": {"outcome": "failed"},
+    "POST /v1/deliveries/replay": {"filter": {}},
+    "POST /v1/tickets": {"replyRef": "order-7"},
 }
 # What a door answers to whoever may use it, where that is not 200.
 STATUS = {
     "POST /v1/jobs": 202,
     "POST /v1/subscriptions": 201,
     "POST /v1/tokens": 201,
+    "POST /v1/tickets": 201,
     "DELETE /v1/jobs/{id}": 204,
     # The job has succeeded, so that there is nothing left to do about it.
     "POST /v1/jobs/{id}/cancel": 409,
     "POST /v1/jobs/{id}/retry": 409,
     "POST /v1/jobs/{id}/resolve": 409,
     "DELETE /v1/subscriptions/{id}": 204,
+    # There is no delivery and no replay of the job's id.
+    "GET /v1/deliveries/{id}": 404,
+    "POST /v1/deliveries/{id}/retry": 404,
+    "GET /v1/replays/{id}": 404,
     "DELETE /v1/tokens/{id}": 204,
+    # This relay keeps no files.
+    "POST /v1/artifacts/fetch": 409,
+    "POST /v1/artifacts/prune": 409,
+    "POST /v1/artifacts/{id}/verify": 404,
 }
 # Doors to one job: there is nothing there for whoever may not see it.
 OF_ONE_JOB = ("/v1/jobs/{id}", f"{DROPIN}tasks/{{task_id:path}}")
@@ -77,7 +88,7 @@ class Cast:
             more["json"] = {"name": f"new {next(NUMBERS)}", "scopes": ["read"]}
         elif door == "POST /v1/subscriptions":
             more["json"] = {"url": self.here.subscriber.url}
-        elif method == "POST":
+        elif method in ("POST", "PATCH"):
             more["json"] = BODY.get(door, {})
         return await self.ask(who, method, await self.address(method, path), **more)
 
