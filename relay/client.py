@@ -10,16 +10,17 @@ Everything that goes wrong is a `ClientError`; when the relay said why, `problem
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 import httpx2
 
 from relay.clock import Clock, SystemClock
 from relay.core import signature
-from relay.core.event import FINAL_TYPES
+from relay.core.event import FINAL_TYPES, encode
 from relay.errors import ClientError
 
 TIMEOUT_S: Final = 30.0
@@ -28,7 +29,10 @@ SILENCE_S: Final = 50.0
 RECONNECT_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 SUBMIT_TRIES: Final = 3
 PAGE: Final = 100
+# The types of what a stream tells of itself begin like this.
+NOTICE: Final = "stream."
 _ENDED: Final = 204
+_Query = Mapping[str, Sequence[str]]
 
 
 class RelayClient:
@@ -70,6 +74,14 @@ class RelayClient:
         """One job, in the full view."""
         return await self._call("GET", f"/v1/jobs/{job_id}")
 
+    async def jobs(self, limit: int, **filters: Sequence[str]) -> list[dict[str, Any]]:
+        """The newest `limit` jobs; `state`, `model` and `replyRef` choose among them."""
+        return await self._all("/v1/jobs", "cursor", filters, limit)
+
+    async def why(self, job_id: str) -> dict[str, Any]:
+        """What a job has done, waits for and will do next: `sentences`, and the `facts` behind them."""
+        return await self._call("GET", f"/v1/jobs/{job_id}/why")
+
     async def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job now; `notice` says whether the upstream still renders what cannot be stopped."""
         return await self._call("POST", f"/v1/jobs/{job_id}/cancel")
@@ -103,6 +115,51 @@ class RelayClient:
         """Make a subscription; the answer holds its `secret`, this once."""
         return await self._call("POST", "/v1/subscriptions", json={"url": url, **fields})
 
+    async def subscriptions(self) -> list[dict[str, Any]]:
+        """All subscriptions, without their addresses and secrets."""
+        found: list[dict[str, Any]] = (await self._call("GET", "/v1/subscriptions"))["data"]
+        return found
+
+    async def subscription(self, subscription_id: str, verb: str = "", **fields: Any) -> dict[str, Any]:
+        """One subscription, or the answer of one of its doors: `rotate`, `ping`, `enable`."""
+        path = f"/v1/subscriptions/{subscription_id}"
+        return await (self._call("POST", f"{path}/{verb}", json=fields) if verb else self._call("GET", path))
+
+    async def update_subscription(self, subscription_id: str, **fields: Any) -> dict[str, Any]:
+        """Change some of what `subscribe` takes."""
+        return await self._call("PATCH", f"/v1/subscriptions/{subscription_id}", json=fields)
+
+    async def unsubscribe(self, subscription_id: str) -> None:
+        """Remove a subscription; what it is still owed ends as dead letters."""
+        await self._call("DELETE", f"/v1/subscriptions/{subscription_id}")
+
+    async def all_deliveries(self, limit: int, **filters: Sequence[str]) -> list[dict[str, Any]]:
+        """The newest `limit` deliveries; `state`, `subscription` and `job` choose among them."""
+        return await self._all("/v1/deliveries", "cursor", filters, limit)
+
+    async def delivery(self, delivery_id: str) -> dict[str, Any]:
+        """One delivery with the answers to its attempts."""
+        return await self._call("GET", f"/v1/deliveries/{delivery_id}")
+
+    async def retry_delivery(self, delivery_id: str) -> dict[str, Any]:
+        """Send one again, now, under the same id."""
+        return await self._call("POST", f"/v1/deliveries/{delivery_id}/retry")
+
+    async def replay(self, chosen: Mapping[str, Any], *, dry_run: bool = True) -> dict[str, Any]:
+        """Send all deliveries again that a filter chooses, or only count them; `replay_of` tells how far it is."""
+        return await self._call("POST", "/v1/deliveries/replay", json={"filter": dict(chosen), "dryRun": dry_run})
+
+    async def replay_of(self, replay_id: str) -> dict[str, Any]:
+        return await self._call("GET", f"/v1/replays/{replay_id}")
+
+    async def artifacts(self, limit: int, **filters: Sequence[str]) -> list[dict[str, Any]]:
+        """The newest `limit` files that the relay keeps or is to keep; `state` and `job` choose among them."""
+        return await self._all("/v1/artifacts", "cursor", filters, limit)
+
+    async def artifacts_do(self, verb: str, **fields: Any) -> dict[str, Any]:
+        """`fetch` (`job`), `prune` (`olderThanS`), or `<file id>/verify`, as the door of that name."""
+        return await self._call("POST", f"/v1/artifacts/{verb}", json=fields)
+
     async def create_token(self, name: str, scopes: Sequence[str], **limits: int | None) -> dict[str, Any]:
         """Make a named token (`maxWaiting`, `maxPerDay`); the answer holds the `token` itself, this once."""
         given = {key: value for key, value in limits.items() if value is not None}
@@ -128,22 +185,32 @@ class RelayClient:
         A connection that breaks is made again behind the last event that came. Ends after the final event; raises
         `ClientError` when the relay refuses, or cannot be reached again after several tries.
         """
-        last: str | None = None
-        failures = 0
-        while True:
-            try:
-                async for event in self._stream(f"/v1/jobs/{job_id}/events", last):
-                    last, failures = event["id"], 0
+        async with aclosing(self._follow(f"/v1/jobs/{job_id}/events", {}, None)) as frames:
+            async for _, event in frames:
+                if not event["type"].startswith(NOTICE):
                     yield event
-                    if event["type"] in FINAL_TYPES:
-                        return
-            except (httpx2.HTTPError, _BadGateway) as error:
-                if failures >= len(RECONNECT_S):
-                    raise ClientError(f"the stream broke, and the relay does not answer ({error})") from error
-                await self._clock.sleep(RECONNECT_S[failures])
-                failures += 1
-            except _Over:
-                return
+                if event["type"] in FINAL_TYPES:
+                    return
+
+    async def listen(
+        self, *, after: str | None = None, since: str = "now", types: Sequence[str] = (), jobs: Sequence[str] = ()
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+        """The events of all jobs as they are committed, for ever: each with the position to resume behind it.
+
+        Begins behind the position `after`, else at `since`. What happens to the stream itself comes in the same way,
+        with a type that begins with `stream.`: `stream.cursor` (the position alone has moved), `stream.gap` (events
+        before here are gone), `stream.broken` (the connection; it is made again as often as it takes). `ClientError`
+        when the relay refuses, or cannot be reached at the start.
+        """
+        query = {"type": [*types], "job": [*jobs]}
+        if after is None:
+            # A page tells the position of this moment, before the first event comes.
+            page = await self._call("GET", "/v1/events", params={**query, "since": since, "limit": "1"})
+            after = str(page["next"])
+            yield after, (page["data"] or [{"type": "stream.cursor", "data": {}}])[0]
+        async with aclosing(self._follow("/v1/events", query, after, patient=True)) as frames:
+            async for found in frames:
+                yield found
 
     async def download(self, url: str, path: Path) -> int:
         """Save an artifact by its signed address; the number of bytes. No token is sent."""
@@ -156,10 +223,32 @@ class RelayClient:
                     size += await asyncio.to_thread(file.write, chunk)
         return size
 
-    async def _stream(self, path: str, last: str | None) -> AsyncIterator[dict[str, Any]]:
+    async def _follow(
+        self, path: str, query: _Query, last: str | None, *, patient: bool = False
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+        """Events and notices of a stream with the position behind each; a stream that breaks is opened again there."""
+        failures, was_open = 0, False
+        while True:
+            try:
+                async with aclosing(self._stream(path, query, last)) as frames:
+                    async for position, event in frames:
+                        last, failures, was_open = position or last, 0, True
+                        yield position, event
+                raise _BadGateway("it has ended")
+            except (httpx2.HTTPError, _BadGateway) as error:
+                if failures >= len(RECONNECT_S) and not (patient and was_open):
+                    raise ClientError(f"the stream broke, and the relay does not answer ({error})") from error
+                reason = f"the stream broke ({error}), and is opened again"
+            except _Over:
+                return
+            yield last or "", {"type": "stream.broken", "data": {"reason": reason}}
+            await self._clock.sleep(RECONNECT_S[min(failures, len(RECONNECT_S) - 1)])
+            failures += 1
+
+    async def _stream(self, path: str, query: _Query, last: str | None) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
         timeout = httpx2.Timeout(TIMEOUT_S, read=SILENCE_S)
-        async with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+        async with self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as answer:
             if answer.status_code == _ENDED:
                 raise _Over
             if answer.status_code in (429, 502, 503, 504):
@@ -168,17 +257,20 @@ class RelayClient:
                 await answer.aread()
                 raise _refusal(answer)
             async for frame in httpx2.EventSource(answer):
-                if not frame.event.startswith("stream.") and frame.data:
-                    event: Any = frame.json()
-                    yield event
+                if frame.data:
+                    told: Any = frame.json()
+                    yield frame.id, {"type": frame.event, "data": told} if frame.event.startswith(NOTICE) else told
 
-    async def _all(self, path: str, cursor: str) -> list[dict[str, Any]]:
+    async def _all(
+        self, path: str, cursor: str, filters: _Query = MappingProxyType({}), limit: int | None = None
+    ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        query: dict[str, str] = {}
+        query: dict[str, Sequence[str]] = {}
         while True:
-            page = await self._call("GET", path, params={"limit": str(PAGE), **query})
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = await self._call("GET", path, params={"limit": str(size), **filters, **query})
             found += page["data"]
-            if page["next"] is None or len(page["data"]) < PAGE:
+            if page["next"] is None or len(page["data"]) < size or len(found) == limit:
                 return found
             query = {cursor: page["next"]}
 
@@ -196,6 +288,27 @@ class RelayClient:
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, clock: Clock | None = None) -> None:
     """Check a webhook as its subscriber: returns when the signature holds, else raises `SignatureInvalid`."""
     signature.verify([secret], headers, body, now_s=(clock or SystemClock()).now_ms() // 1000)
+
+
+class Signer:
+    """Signs events with a secret of one's own as the relay signs its webhooks."""
+
+    def __init__(self, secret: str, *, clock: Clock | None = None) -> None:
+        """`InvalidRequest` when `secret` is not `whsec_` and base64 of 24 to 64 bytes."""
+        signature.check_secret(secret)
+        self._secret = secret
+        self._clock = clock or SystemClock()
+
+    def __call__(self, event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+        """Headers and body of a webhook, stamped now."""
+        body, timestamp_s = encode(event), self._clock.now_ms() // 1000
+        headers = {
+            "content-type": "application/json",
+            signature.ID_HEADER: event["id"],
+            signature.TIMESTAMP_HEADER: str(timestamp_s),
+            signature.SIGNATURE_HEADER: signature.sign([self._secret], event["id"], timestamp_s, body),
+        }
+        return headers, body
 
 
 class _Over(Exception):

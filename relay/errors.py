@@ -18,7 +18,7 @@ What the outside world answers is a value, never an exception; what we or a clie
     │   └── QuotaReached      429   the token's own limit is, and nothing was stored
     ├── Unavailable           503   the store cannot take it now; try again after `retry_after_s`
     ├── BadGateway            502   the upstream did not answer as it should
-    │   └── CallFailed        502   a guarded call got no whole answer (lives in `net/transport.py`, with its `kind`)
+    │   └── CallFailed        502   a guarded call got no whole answer (lives in `net/connection.py`, with its `kind`)
     ├── SignatureInvalid            a webhook's signature does not hold (raised to those who verify)
     └── ClientError                 the relay, seen by its client, refused or could not be reached
 """

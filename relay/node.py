@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -15,14 +16,18 @@ from relay import observe
 from relay import settings as config
 from relay.address import Addresses
 from relay.clock import Clock, SteadyClock, SystemClock
+from relay.core.artifacts import HOLD_MS, Keeping
 from relay.core.catalogue import Catalogue
+from relay.core.target import own_doors
 from relay.errors import RelayError
 from relay.feed import Feed
 from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
 from relay.net.webhook import WebhookSender
 from relay.settings import Settings, load_catalogue
+from relay.store.bucket import Bucket
 from relay.store.contract import Store
+from relay.store.files import Folder
 from relay.store.sqlite import open_store
 from relay.vault import Vault, load_key, new_hex, parse_key
 from relay.web.app import build
@@ -34,7 +39,9 @@ from relay.work.deadlines import Deadlines
 from relay.work.deliverer import Deliverer
 from relay.work.janitor import Janitor
 from relay.work.loop import Worker
+from relay.work.mirror import House, Mirror
 from relay.work.reconciler import Reconciler
+from relay.work.replayer import Replayer
 from relay.work.submitter import Submitter
 from relay.work.timekeeper import Timekeeper
 
@@ -53,7 +60,7 @@ class Node:
         self.work = Feed()
         self.workers: list[Worker] = []
         self.failure: RelayError | None = None
-        self.app = build(self._lifespan)
+        self.app = build(self._lifespan, settings.cors_origins)
         self._log = observe.logger("node")
 
     def drain(self) -> None:
@@ -86,16 +93,24 @@ class Node:
             new_hex=new_hex,
             committed=self.feed.committed,
             for_workers=lambda: self.work.committed(self.feed.head),
+            keeping=_keeping(settings),
         )
         stack.push_async_callback(store.close)
+        folder = None
+        if settings.artifacts != "none":
+            folder = await asyncio.to_thread(_folder, settings, store.instance)
+            stack.push_async_callback(folder.aclose)
         self.feed.committed(await store.head())
         upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value(), clock=clock)
         stack.push_async_callback(upstream.aclose)
-        sender = WebhookSender(settings.allow_targets, clock=clock)
+        allow = replace(settings.allow_targets, own=own_doors(settings.host, settings.port, settings.public_url))
+        sender = WebhookSender(allow, clock=clock, mark=store.instance)
         stack.push_async_callback(sender.aclose)
-        artifacts = UpstreamArtifacts(upstream, settings.allow_targets)
+        artifacts = UpstreamArtifacts(upstream, allow, clock=clock)
         stack.push_async_callback(artifacts.aclose)
         addresses = Addresses(self.base_url, vault, clock, settings.artifact_url_ttl)
+        deliverer = Deliverer(store, self.work, clock, sender, vault, addresses.of)
+        mirror = Mirror(store, self.work, clock, artifacts, _house(folder, settings) if folder else None)
         self._fill(
             app,
             store=store,
@@ -104,26 +119,29 @@ class Node:
             settings=settings,
             catalogue=catalogue,
             vault=vault,
-            allow=settings.allow_targets,
+            allow=allow,
             addresses=addresses,
             artifacts=artifacts,
+            folder=folder,
+            mirror=mirror,
             passage=_Passage(upstream),
             tasks=upstream,
             guard=Guard(
                 store,
+                vault,
                 settings.admin_token.get_secret_value(),
                 settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
             ),
             streams=Streams(),
+            ping=deliverer.ping,
         )
-        deliverer = Deliverer(store, self.work, clock, sender, vault, addresses.of)
-        await self._start_workers(store, upstream, catalogue, deliverer)
+        await self._start_workers(store, upstream, catalogue, deliverer, mirror)
         stack.push_async_callback(self._stop_workers)
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
 
     async def _start_workers(
-        self, store: Store, upstream: Upstream, catalogue: Catalogue, deliverer: Deliverer
+        self, store: Store, upstream: Upstream, catalogue: Catalogue, deliverer: Deliverer, mirror: Mirror
     ) -> None:
         """What was cut off by the last end is settled first, then everybody begins."""
         settings, shared = self.settings, (store, self.work, self.clock)
@@ -136,23 +154,28 @@ class Node:
             *shared, upstream, catalogue=catalogue, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s
         )
         timekeeper = Timekeeper(store, self.work, self.clock, upstream.off_ms)
+        reconciler = Reconciler(
+            *shared,
+            upstream,
+            in_doubt_after_s=in_doubt_after_s,
+            bad_output_retries=settings.retry_bad_output,
+            resubmit=resubmit,
+        )
         self.workers = [
             timekeeper,
             AccountKeeper(*shared, upstream, given=settings.accounts),
             submitter,
-            Reconciler(
-                *shared,
-                upstream,
-                in_doubt_after_s=in_doubt_after_s,
-                bad_output_retries=settings.retry_bad_output,
-                resubmit=resubmit,
-            ),
+            reconciler,
             deliverer,
+            Replayer(*shared),
+            mirror,
             Deadlines(*shared),
             Janitor(*shared),
         ]
         await timekeeper.recover()
         in_doubt, released = await submitter.recover(), await deliverer.recover()
+        files_cut = await mirror.recover()
+        await reconciler.recover()
         for worker in self.workers:
             worker.start()
         self._log.info(
@@ -162,6 +185,7 @@ class Node:
             finds_ends="by callbacks and polls" if settings.public_url else "by polls alone: no RELAY_PUBLIC_URL",
             attempts_in_doubt=in_doubt,
             deliveries_released=released,
+            files_cut=files_cut,
         )
 
     async def _stop_workers(self) -> None:
@@ -194,6 +218,24 @@ class _Passage:
         body: AsyncIterator[bytes] | None,
     ) -> Answered:
         return Answered(*await self._upstream.forward(method, path, query, headers, body))
+
+
+def _keeping(settings: Settings) -> Keeping | None:
+    if settings.artifacts == "none":
+        return None
+    return Keeping(settings.retention_artifacts * 1000, HOLD_MS if settings.artifacts_before_final else None)
+
+
+def _folder(settings: Settings, instance: str) -> Folder:
+    """The storage of files; asks the network where it is a bucket."""
+    if settings.artifacts.startswith("s3://"):
+        return Bucket(settings.artifacts, settings.artifacts_path, instance)
+    return Folder(settings.artifacts_path, instance)
+
+
+def _house(folder: Folder, settings: Settings) -> House:
+    max_bytes = settings.artifacts_max_gb and settings.artifacts_max_gb * 1024**3
+    return House(folder, settings.retention_artifacts * 1000, max_bytes)
 
 
 def _key(settings: Settings) -> bytes:

@@ -218,8 +218,8 @@ class Settings(BaseSettings):
     @field_validator("artifacts")
     @classmethod
     def _is_storage(cls, text: str) -> str:
-        if text != "none" and not (text.startswith("file:///") and len(text) > len("file:///")):
-            raise ValueError("must be none, or file:///folder: other storages are not built in")
+        if text != "none" and not re.fullmatch(r"file:///.+|s3://[^/]+(/.*)?", text):
+            raise ValueError("must be none, file:///folder or s3://bucket/prefix")
         return text
 
     @field_validator("database_url")
@@ -231,9 +231,11 @@ class Settings(BaseSettings):
         return url
 
     @property
-    def artifacts_path(self) -> Path | None:
-        """The folder of the files that the relay keeps."""
-        return None if self.artifacts == "none" else Path(unquote(self.artifacts.removeprefix("file://")))
+    def artifacts_path(self) -> Path:
+        """The folder of the files that the relay keeps, or of those that are on their way to a bucket."""
+        if self.artifacts.startswith("file://"):
+            return Path(unquote(self.artifacts.removeprefix("file://")))
+        return Path(f"{self.database_path}-artifacts")
 
     @property
     def database_path(self) -> Path:

@@ -101,6 +101,8 @@ def test_every_curl_example_of_the_readme_works_as_printed(dev: dict[str, str]) 
         if "order-7" in example and "jobs" in example and "-d " in example:
             environment["JOB"] = answer["id"]
             wait_for_the_end(dev, answer["id"])
+        if "/v1/subscriptions " in example and "-d " in example:
+            environment["SUBSCRIPTION"] = answer["id"]
         assert answer.get("data", [True]), f"nothing came back for: {example}"
 
     assert len(examples) >= 10

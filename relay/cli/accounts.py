@@ -1,10 +1,8 @@
 """`relay accounts`: the upstream's accounts, how many tasks each runs, and why one is parked."""
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from relay.cli.remote import ask, of_relay, print_json
+from relay.cli.remote import ask, of_relay, print_json, print_table
 
 COLUMNS = ("account", "slots", "admits", "running", "others'", "state", "tried again")
 
@@ -16,9 +14,8 @@ def command(url: str, token: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0))
+    rows = []
     for row in found:
         state = f"{row['parked']}: {row['reason']}" if row["parked"] else "open"
-        counts = (row["slots"], row["admits"], row["running"], row["others"])
-        table.add_row(row["email"], *map(str, counts), state, row["retryAt"] or "—")
-    Console(highlight=False, markup=False).print(table)
+        rows.append((row["email"], row["slots"], row["admits"], row["running"], row["others"], state, row["retryAt"]))
+    print_table(rows, *COLUMNS)

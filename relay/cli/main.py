@@ -14,9 +14,17 @@ COMMANDS: Final = {
     "sandbox": ("relay.cli.sandbox", "Run the imitated upstream."),
     "dev": ("relay.cli.dev", "Run relay, sandbox and a subscriber together, to try things out."),
     "doctor": ("relay.cli.doctor", "Check settings, database, SQLite's version, key and disk."),
+    "submit": ("relay.cli.jobs:submit", "Queue a job, and follow it with --watch."),
+    "watch": ("relay.cli.jobs:watch", "Follow a job to its end, or everything."),
+    "jobs": ("relay.cli.jobs:jobs", "List jobs."),
+    "job": ("relay.cli.jobs:show", "Show a job, and why it is as it is."),
     "models": ("relay.cli.catalogue", "List the models and what they take, or show one of them."),
     "accounts": ("relay.cli.accounts", "Show the upstream's accounts, what runs on them, and why one is parked."),
     "token": ("relay.cli.token", "Make named tokens, list them, revoke one."),
+    "subscription": ("relay.cli.subscription", "Say who is told of events: make, list, change, rotate, ping, enable."),
+    "delivery": ("relay.cli.delivery", "List what is owed and what became of it, retry one, replay many."),
+    "artifacts": ("relay.cli.artifacts", "List the files that the relay keeps, fetch missing ones, verify, prune."),
+    "listen": ("relay.cli.listen", "Forward events to a local address, signed as webhooks."),
     "resolve": ("relay.cli.resolve", "Say what became of a job that is in doubt."),
     "trigger": ("relay.cli.trigger", "Set up a named situation at the sandbox, and send a job into it."),
     "demo": ("relay.cli.demo", "Send one job on the whole journey, and show it."),
@@ -32,7 +40,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

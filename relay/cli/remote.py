@@ -3,13 +3,19 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import click
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from relay.client import RelayClient
 from relay.errors import ClientError
+
+CELL_MAX: Final = 60
+WIDTH_MAX: Final = 1_000
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,6 +48,36 @@ def ask(url: str, token: str, question: Callable[[RelayClient], Awaitable[T]]) -
             click.echo(f"{problem['field']}: {problem['message']}", err=True)
         click.echo(f"relay: {error}", err=True)
         sys.exit(1)
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The words of a comma-separated list."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def shown(value: Any) -> str:
+    """A value of the relay's JSON in a cell."""
+    if value in (None, "", [], {}):
+        return "—"
+    if isinstance(value, list):
+        return " ".join(map(shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(inner)}" for key, inner in value.items())
+    return str(value)
+
+
+def print_table(rows: Iterable[Sequence[Any]], *headings: str) -> None:
+    """Rows for people; without headings the first column names the fields of one thing."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headings))
+    for heading in headings or ("", ""):
+        table.add_column(heading, max_width=CELL_MAX if headings else None)
+    for row in rows:
+        table.add_row(*map(shown, row))
+    console = Console(highlight=False, markup=False)
+    # On a narrow terminal the lines are longer than it is: an id that is cut in two cannot be copied.
+    needed = Measurement.get(console, console.options.update(max_width=WIDTH_MAX), table).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def print_json(value: Any) -> None:

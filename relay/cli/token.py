@@ -3,10 +3,8 @@
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from relay.cli.remote import ask, of_relay, print_json
+from relay.cli.remote import ask, of_relay, print_json, print_table
 from relay.client import RelayClient
 from relay.errors import ClientError
 
@@ -48,19 +46,11 @@ def list_all(url: str, token: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("name", "scopes", "max waiting", "max per day", "made", "id"):
-        table.add_column(column)
-    for row in found:
-        table.add_row(
-            row["name"],
-            " ".join(row["scopes"]),
-            _limit(row["maxWaiting"]),
-            _limit(row["maxPerDay"]),
-            row["createdAt"][:10],
-            row["id"],
-        )
-    Console(highlight=False, markup=False).print(table)
+    rows = [
+        (row["name"], row["scopes"], row["maxWaiting"], row["maxPerDay"], row["createdAt"][:10], row["id"])
+        for row in found
+    ]
+    print_table(rows, "name", "scopes", "max waiting", "max per day", "made", "id")
 
 
 @command.command(help="Revoke a token, by its name or id: it opens nothing from now on.")
@@ -79,7 +69,3 @@ def revoke(url: str, token: str, as_json: bool, name: str) -> None:
         print_json(gone)
     else:
         click.echo(f"revoked {gone['name']}")
-
-
-def _limit(value: int | None) -> str:
-    return "—" if value is None else str(value)

@@ -42,7 +42,9 @@ class SubscriptionChanged(Happening[Subscription]):
         return Needs(subscription_id=self.subscription_id)
 
     def decide(self, loaded: Loaded) -> Changes[Subscription]:
-        changed = replace(_standing(loaded), **self.changes, updated_at_ms=self.at_ms)
+        before = _standing(loaded)
+        secrets = [secret for secret in before.secrets if (secret["expiresAtMs"] or self.at_ms + 1) > self.at_ms]
+        changed = replace(before, secrets=secrets, **self.changes, updated_at_ms=self.at_ms)
         draft = Draft(loaded)
         draft.put(changed)
         if self.afresh and loaded.breaker is not None:

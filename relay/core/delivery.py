@@ -85,6 +85,8 @@ class Selection:
     until_ms: int | None = None
     after_seq: int | None = None
     until_seq: int | None = None
+    # Only those that could be sent: their subscription and their event are still there.
+    sendable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

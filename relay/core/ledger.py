@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from relay.core import event as events
+from relay.core.artifacts import Keeping, StoredFile
 from relay.core.breaker import Breaker
 from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription, owe, wants
 from relay.core.dispatch import Account
@@ -109,6 +110,7 @@ Record = (
     | Quarantined
     | Token
     | UsedKey
+    | StoredFile
 )
 
 
@@ -139,6 +141,8 @@ class Needs:
     # `batch` are the first of these deliveries; with them come the open ones of their lanes.
     batch: Selection | None = None
     replay_id: str | None = None
+    # What is kept, or to be kept, of this job's files.
+    files_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +176,15 @@ class Loaded:
     earlier: Job | None = None
     owner: str | None = None
     events: tuple[Event, ...] = ()
+    files: tuple[StoredFile, ...] = ()
+    # None: this relay keeps no files.
+    keeping: Keeping | None = None
 
     def account(self, email: str) -> Account | None:
         return next((account for account in self.accounts if account.email == email), None)
+
+    def file(self, file_id: str) -> StoredFile | None:
+        return next((file for file in self.files if file.id == file_id), None)
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -237,6 +247,10 @@ class Draft:
         self._puts: dict[Any, Record] = {}
         self._drops: list[Record] = []
         self._open = list(loaded.open_deliveries)
+
+    @property
+    def keeping(self) -> Keeping | None:
+        return self._loaded.keeping
 
     def put(self, record: Record) -> None:
         """Write `record`; a later version of the same row takes the place of an earlier one."""

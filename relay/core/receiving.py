@@ -322,9 +322,7 @@ def _end(
     return after
 
 
-def _over(
-    draft: Draft, attempt: Attempt, at_ms: int, loaded: Loaded | None, *, by_moderation: bool = False
-) -> None:
+def _over(draft: Draft, attempt: Attempt, at_ms: int, loaded: Loaded | None, *, by_moderation: bool = False) -> None:
     draft.put(replace(attempt, state="ended", ended_at_ms=at_ms, ask_at_ms=None))
     if loaded is not None:
         task_ended(draft, loaded, attempt, at_ms, by_moderation=by_moderation)

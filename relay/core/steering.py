@@ -6,6 +6,7 @@ from typing import Final, Literal
 from relay.core import job as jobs
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
+from relay.core.keeping import doom
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, nothing
 from relay.core.submitting import bind
 from relay.core.task import Report
@@ -103,7 +104,7 @@ class JobErased(Happening[Job | None]):
     at_ms: int
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id, events_of=self.job_id)
+        return Needs(job_id=self.job_id, events_of=self.job_id, files_of=self.job_id)
 
     def decide(self, loaded: Loaded) -> Changes[Job | None]:
         job = loaded.job
@@ -128,7 +129,8 @@ class JobErased(Happening[Job | None]):
             draft.put(replace(attempt, detail=None, candidates=None))
         for event in loaded.events:
             draft.put(_without_words(event))
-        return draft.changes(after, quiet=True)
+        doom(draft, loaded.files)
+        return draft.changes(after, quiet=not loaded.files)
 
 
 def _without_words(event: Event) -> Event:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from relay.errors import ConfigurationError, Problem, TargetRefused
+from relay.errors import ConfigurationError, InvalidRequest, Problem, TargetRefused
 
 URL_MAX_CHARACTERS = 2048
 HOST_MAX_CHARACTERS = 253
@@ -25,6 +25,8 @@ MAX_ADDRESSES = 64
 """A name with more addresses than this is refused: each of them is judged."""
 MAX_ALLOWED = 256
 SETTING = "RELAY_ALLOW_TARGETS"
+HOP_HEADER = "relay-hop"
+MAX_HOPS = 8
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -156,6 +158,8 @@ class Allow:
 
     networks: tuple[Network, ...] = ()
     hosts: frozenset[tuple[str, int]] = frozenset()
+    own: frozenset[tuple[str, int]] = frozenset()
+    """This relay's own doors (see `own_doors`), which are refused whatever is permitted."""
 
     def permits(self, kind: str, address: Address, host: str, port: int) -> bool:
         """True when an address of this kind may be called: under this name and port, or for the range that it is in."""
@@ -167,6 +171,29 @@ class Allow:
 
 
 NOTHING = Allow()
+
+
+def own_doors(host: str, port: int, public_url: str | None) -> frozenset[tuple[str, int]]:
+    """Where this relay is itself: the address that it listens on, and the one that it is known by outside."""
+    doors = {("localhost" if host in ("0.0.0.0", "::", "") else _here(host.lower()), port)}  # noqa: S104 # all of ours
+    if public_url is not None and (scheme := _SCHEME.match(public_url)):
+        target = _target(scheme[1].lower(), public_url[scheme.end() :].partition("/")[0], "/")
+        doors.add((_here(target.host), target.port))
+    return frozenset(doors)
+
+
+def check_hops(marks: Sequence[str], instance: str) -> None:
+    """Return when a request may make work: it does not come from this instance's own webhooks, nor from too far.
+
+    `marks`: the values of its `HOP_HEADER`, each one or several instances. Whoever hands a webhook on as it came hands
+    its mark on, so a ring that leads back here ends at its first turn. `InvalidRequest` when it does.
+    """
+    hops = [hop.strip() for mark in marks for hop in mark.split(",")]
+    if instance in hops:
+        message = "this request is one of this relay's own webhooks, handed on to the relay that sent it"
+        raise InvalidRequest.field(HOP_HEADER, "loop", message)
+    if len(hops) > MAX_HOPS:
+        raise InvalidRequest.field(HOP_HEADER, "loop", f"this request has come through more than {MAX_HOPS} relays")
 
 
 def parse_allow(given: str | Sequence[str]) -> Allow:
@@ -200,7 +227,7 @@ def check_url(url: str, allow: Allow) -> Target:
     """The parts of `url` when the relay may call it, as far as its text shows; else `TargetRefused` (field `url`).
 
     An address in the host is judged here, a name when it has been resolved. The refusal's `rule` is one of length,
-    characters, scheme, userinfo, fragment, host, port, address.
+    characters, scheme, userinfo, fragment, host, port, self, address.
     """
     if len(url) > URL_MAX_CHARACTERS:
         raise _refused("length", f"url may have at most {URL_MAX_CHARACTERS} characters")
@@ -284,13 +311,31 @@ def _host(text: str) -> str:
 
 
 def _literal(host: str) -> Address | None:
+    if not host[-1:].isdigit() and ":" not in host:
+        return None  # the usual case, without the price of an exception
     try:
         return ip_address(host)
     except ValueError:
         return None
 
 
+def _here(host: str) -> str:
+    """The host, with one name for all that is this machine."""
+    address = _literal(host)
+    if address is None:
+        return "localhost" if _is_localhost(host) else host
+    address = _unmapped(address)
+    return "localhost" if address.is_loopback else str(address)
+
+
+def _judge_own(host: str, target: Target, allow: Allow) -> None:
+    if allow.own and (_here(host), target.port) in allow.own:
+        subject = "url leads" if host == target.host else f"the name {target.host} leads"
+        raise _refused("self", f"{subject} back to this relay itself", target.host)
+
+
 def _judge_text(target: Target, allow: Allow) -> None:
+    _judge_own(target.host, target, allow)
     address = _literal(target.host)
     if address is not None:
         _judge_address(address, target, allow)
@@ -303,6 +348,7 @@ def _judge_text(target: Target, allow: Allow) -> None:
 def _judge_address(address: Address, target: Target, allow: Allow) -> None:
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address
+    _judge_own(str(address), target, allow)
     kind = kind_of(address)
     if kind is None or allow.permits(kind, address, target.host, target.port):
         return

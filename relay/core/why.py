@@ -129,6 +129,8 @@ def _runs(job: Job, attempts: Sequence[Attempt], outlook: Outlook, now_ms: int) 
         yield f"The upstream has denied it {_count(current.missing, 'time')} since {iso(current.missing_since_ms)}."
     if current is not None and current.ask_at_ms is not None:
         yield f"It is asked about next {_in(current.ask_at_ms, now_ms)}, or at once when a callback says that it ended."
+    if job.artifacts:
+        yield "Its files are being kept, for 10 minutes at most, before it is told that it succeeded."
     if outlook.ends_at_ms is not None:
         yield f"It should end {_in(outlook.ends_at_ms, now_ms)}."
 
@@ -155,6 +157,8 @@ def _delivery(delivery: Delivery) -> str:
             return f"{whom}: given up ({delivery.reason}); it can be sent again."
         case "waiting":
             return f"{whom}: waits for the delivery before it."
+        case "held":
+            return f"{whom}: held until the subscription is enabled again; nothing is sent to it now."
         case "sending":
             return f"{whom}: being sent."
         case _:

@@ -1,73 +1,70 @@
 """The guarded transport: the only way to addresses that somebody else named.
 
-`core/target.py` decides, this enforces. Below httpcore2's connection pool lies a network backend that resolves a name,
-has every address judged, and connects to the very address that was judged, while the Host header, SNI and the check of
-the certificate keep the name: a name server that changes its answer in between changes nothing. The pool is called
-directly, without a client above it: no cookies, no redirects, no proxies from the environment, no decompression.
+`core/target.py` decides, this enforces: a name is resolved, every address judged, and the connection goes to the very
+address that was judged, while the Host header, SNI and the check of the certificate keep the name. A name server that
+changes its answer in between changes nothing. There are no cookies, no redirects, no proxies from the environment and
+no decompression, for nothing here could do them.
 
-One deadline lies over the name lookup, connecting, TLS, head and body together. httpx's own time-outs start anew with
-every read, and a server that sends a byte a second would never meet one.
+One deadline lies over the name lookup, connecting, TLS, head and body together, by the clock that was handed in.
 """
 
 import asyncio
-import logging
 import os
+import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from functools import partial
 from ipaddress import ip_address
 from itertools import chain, zip_longest
-from typing import Any, NoReturn
+from typing import Final
 
 import httpcore2
 
-from relay.core.retry import AnswerKind
+from relay.clock import ROUNDING_S, Clock, SystemClock
 from relay.core.target import Allow, Target, check_addresses, check_url
-from relay.errors import BadGateway, InvalidRequest
+from relay.errors import InvalidRequest
+from relay.net.connection import CallFailed, Connection
 
-MAX_CONNECTIONS = 1024
-MAX_IDLE_CONNECTIONS = 128
-KEEP_ALIVE_S = 15.0
-MAX_HEAD_BYTES = 32 * 1024
-"""All that may come before an answer's body, informational answers (1xx) included: parsing is the dear part of it."""
-_HEAD_PIECE_BYTES = 4 * 1024
-MAX_UNREAD_BYTES = 128 * 1024
-"""Received and not yet read on one connection; beyond it the other side has to wait."""
-MAX_CANDIDATES = 4
+MAX_CALLS: Final = 1024
+"""Under way at once; more wait for a place, and their deadline runs."""
+MAX_IDLE_CONNECTIONS: Final = 512
+KEEP_ALIVE_S: Final = 15.0
+MAX_CANDIDATES: Final = 4
 """Of a name's addresses so many are tried, each for its share of the time that is left."""
-MAX_LOOKUPS = 32
+MAX_LOOKUPS: Final = 32
 """Threads for name lookups. They are apart from the loop's own few, so that slow names stop nothing else."""
-USER_AGENT = "video-callback-relay"
+USER_AGENT: Final = "video-callback-relay"
+
+PHASES: Final = {
+    "queue": "waiting for a free connection",
+    "lookup": "looking up its name",
+    "connect": "connecting",
+    "tls": "the TLS handshake",
+    "head": "waiting for its answer",
+    "body": "reading its answer",
+}
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a name and a port to all its addresses; raises OSError when it has none."""
 
-_OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
+_Place = tuple[str, str, int]
 
-
-class CallFailed(BadGateway):
-    """A call that got no whole answer; `kind` is the class of what happened, the message a sentence without secrets."""
-
-    def __init__(self, kind: AnswerKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+_OWN_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class Response:
     """The head of an answer, and its body as it comes: the bytes of the transfer, not decompressed."""
 
-    def __init__(self, raw: httpcore2.Response, call: "_Call") -> None:
-        self.host = call.target.host
-        self.status = raw.status
-        self.headers = _joined(raw.headers)
+    def __init__(self, host: str, connection: Connection) -> None:
+        self.host = host
+        self.status = connection.status
+        self.headers = _joined(connection.headers)
         """Lower-case names; the values of a name that came more than once are joined by a comma."""
-        self._raw = raw
-        self._call = call
-        self._body = raw.aiter_stream()
+        self._connection = connection
 
     def iter_raw(self) -> AsyncIterator[bytes]:
         """Pieces of the body of at most 64 KiB; `CallFailed` when it is cut. Bounding the sum is the caller's part."""
@@ -77,184 +74,125 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._body)
-        except (httpcore2.ProtocolError, httpcore2.NetworkError) as error:
-            self._call.fail(error)
-
-    async def close(self) -> None:
-        """Give the connection back when the body was read to its end, else close it."""
-        await self._body.aclose()
-        await self._raw.aclose()
+        if piece := await self._connection.chunk():
+            return piece
+        raise StopAsyncIteration
 
 
 class GuardedTransport:
     """Calls addresses that `allow` permits; one instance, with its connections, for the whole process."""
 
     def __init__(
-        self, allow: Allow, *, resolve: Resolve | None = None, ssl_context: ssl.SSLContext | None = None
+        self,
+        allow: Allow,
+        *,
+        clock: Clock | None = None,
+        resolve: Resolve | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        # At DEBUG httpcore2 logs what it sends and to whom, and the secrets are in there.
-        logging.getLogger("httpcore2").setLevel(logging.WARNING)
         self._allow = allow
+        self._clock = clock or SystemClock()
+        self._resolve = resolve or self._ask_system
+        self._ssl_context = ssl_context
         self._lookups = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="relay-lookup")
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
-            keepalive_expiry=KEEP_ALIVE_S,
-            network_backend=_JudgingBackend(allow, resolve or self._resolve),
-        )
+        self._places = asyncio.Semaphore(MAX_CALLS)
+        self._deadlines = _Deadlines(self._clock)
+        self._kept = _Kept(self._clock)
 
     @asynccontextmanager
     async def stream(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"", deadline_s: float
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        deadline_s: float,
+        phases: dict[str, int] | None = None,
     ) -> AsyncGenerator[Response]:
         """Send a request and give the answer once its head has come; the body is read inside the `async with`.
 
         Everything together, the caller's own work inside the block included, ends after `deadline_s` seconds. Raises
         `TargetRefused` for an address that is not to be called, `CallFailed` for everything that the other side or the
         network does, `InvalidRequest` when `headers` hold what HTTP cannot carry. Headers that are part of the
-        transfer (Host, Content-Length, Accept-Encoding, …) are set here and not taken from `headers`.
+        transfer (Host, Content-Length, Accept-Encoding, …) are set here and not taken from `headers`. How many
+        milliseconds each phase took is put into `phases`, the one that failed included.
         """
         target = check_url(url, self._allow)
-        call = _Call(target, asyncio.get_running_loop().time() + deadline_s)
-        sent = _request_headers(target, method, headers or {}, len(body))
-        timer = asyncio.timeout_at(call.ends_at_s)
+        call = _Call(target, self._clock, deadline_s, {} if phases is None else phases)
+        request = _request(target, method, headers or {}, body)
         try:
-            async with timer:
-                response = await self._exchange(call, method, sent, body)
+            async with self._deadlines.at(call.ends_at_s) as timer, self._places:
+                connection = await self._exchange(call, request, has_body=method != "HEAD")
+                call.enter("body")
                 try:
-                    yield response
+                    yield Response(target.host, connection)
                 finally:
-                    await response.close()
+                    self._kept.put(target, connection)
         except TimeoutError:
             if not timer.expired():
                 raise
-            message = f"{target.host} was not done after {deadline_s:g} s: the time went into {call.phase}"
+            if self._deadlines.are_over:
+                raise CallFailed("protocol_error", f"the relay closed the connection to {target.host}") from None
+            message = f"{target.host} was not done after {deadline_s:g} s: the time went into {PHASES[call.phase]}"
             raise CallFailed("timeout", message) from None
+        finally:
+            call.enter(call.phase)
 
     async def aclose(self) -> None:
         """Close every connection; calls that are under way fail."""
-        await self._pool.aclose()
+        self._kept.abort()
+        self._deadlines.end()
         self._lookups.shutdown(wait=False, cancel_futures=True)
+        await asyncio.sleep(0)  # connections end in the loop's next turn
 
-    async def _exchange(self, call: "_Call", method: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
+    async def _exchange(self, call: "_Call", request: bytes, *, has_body: bool) -> Connection:
+        kept = self._kept.take(call.target)
+        connection = kept or await self._connect(call)
+        call.enter("head")
+        try:
+            try:
+                await connection.ask(request, has_body=has_body)
+            except CallFailed:
+                # The other side may close a kept connection at the moment when we use it. Whether it read the request
+                # first we cannot know; deliveries carry an id for that.
+                if kept is None or kept.answer_bytes:
+                    raise
+                connection = await self._connect(call)
+                call.enter("head")
+                await connection.ask(request, has_body=has_body)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _connect(self, call: "_Call") -> Connection:
+        """A connection to an address that was judged a moment ago."""
         target = call.target
-        url = httpcore2.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
-        while True:
-            token = _current.set(call)
-            try:
-                raw = await self._pool.handle_async_request(
-                    httpcore2.Request(method, url, headers=headers, content=body)
-                )
-            except (httpcore2.ProtocolError, httpcore2.NetworkError) as error:
-                if call.may_try_again():
-                    continue
-                call.fail(error)
-            finally:
-                _current.reset(token)
-            if call.head_is_complete():
-                return Response(raw, call)
-            call.hang_up()
-            await raw.aclose()
-            if not call.may_try_again():
-                raise CallFailed("protocol_error", f"{target.host} answered before it was asked")
+        call.enter("lookup")
+        addresses = await self._addresses(target.host, target.port)
+        check_addresses(target, addresses, self._allow)
+        call.enter("connect")
+        connection = await self._reach(call, _alternating(addresses)[:MAX_CANDIDATES])
+        if target.scheme == "https":
+            call.enter("tls")
+            self._ssl_context = self._ssl_context or httpcore2.default_ssl_context()
+            self._ssl_context.set_alpn_protocols(["http/1.1"])
+            await connection.start_tls(self._ssl_context)
+        return connection
 
-    async def _resolve(self, host: str, port: int) -> Sequence[str]:
-        lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        found = await asyncio.get_running_loop().run_in_executor(self._lookups, lookup)
-        return list(dict.fromkeys(str(each[4][0]) for each in found))
-
-
-class _Call:
-    """What is known of one call while it runs. The pool's backend and streams find it in a context variable."""
-
-    __slots__ = ("ends_at_s", "phase", "stream", "target", "tried_again")
-
-    def __init__(self, target: Target, ends_at_s: float) -> None:
-        self.target = target
-        self.ends_at_s = ends_at_s
-        self.phase = "waiting for a free connection"
-        self.stream: _Stream | None = None
-        self.tried_again = False
-
-    def may_try_again(self) -> bool:
-        """True, once, when a kept connection turned out to be dead or spoiled before a byte of the answer came.
-
-        The other side may close a kept connection at the moment when we use it. Whether it read the request first we
-        cannot know; deliveries carry an id for that.
-        """
-        stream = self.stream
-        if self.tried_again or stream is None or stream.uses < 2 or stream.answer_bytes:
-            return False
-        self.tried_again = True
-        self.stream = None
-        return True
-
-    def head_is_complete(self) -> bool:
-        """False when the head was there before the request: what an earlier answer had sent beyond its length."""
-        self.phase = "reading its answer"
-        if self.stream is None or not self.stream.answer_bytes:
-            return False
-        self.stream.in_head = False
-        return True
-
-    def hang_up(self) -> None:
-        if self.stream is not None:
-            self.stream.abort()
-
-    def fail(self, error: Exception) -> NoReturn:
-        """Raise the `CallFailed` (or `InvalidRequest`) that `error`, one of httpcore2's, stands for."""
-        host = self.target.host
-        if isinstance(error, httpcore2.LocalProtocolError):
-            raise InvalidRequest.field("headers", "characters", "a header holds what HTTP cannot carry") from None
-        # The pool cuts the chain of causes, so what lies below is taken from the arguments.
-        if error.args and isinstance(error.args[0], ssl.SSLError):
-            message = f"the TLS connection to {host} broke: {_ssl_reason(error.args[0])}"
-            raise CallFailed("tls_failed", message) from None
-        if self.stream is None or not self.stream.answer_bytes:
-            raise CallFailed("protocol_error", f"{host} closed the connection without an answer") from None
-        # The parser's own words repeat what was sent to us, so they are not shown.
-        if isinstance(error, httpcore2.NetworkError) or str(error).startswith(("Server disconnected", "peer closed")):
-            raise CallFailed("protocol_error", f"{host} closed the connection in the middle of its answer") from None
-        raise CallFailed("protocol_error", f"{host} answered something that is not HTTP/1.1") from None
-
-
-_current: ContextVar[_Call] = ContextVar("relay_net_call")
-
-
-class _JudgingBackend(httpcore2.AsyncNetworkBackend):
-    """Opens connections for the pool: resolve, judge all, connect to what was judged."""
-
-    def __init__(self, allow: Allow, resolve: Resolve) -> None:
-        self._allow = allow
-        self._resolve = resolve
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        call = _current.get()
-        call.phase = "looking up its name"
-        addresses = await self._addresses(host, port)
-        check_addresses(Target(call.target.scheme, host, port), addresses, self._allow)
-        call.phase = "connecting"
-        candidates = _alternating(addresses)[:MAX_CANDIDATES]
-        why = ""
+    async def _reach(self, call: "_Call", candidates: Sequence[str]) -> Connection:
+        why, target = "", call.target
         for left in range(len(candidates), 0, -1):
-            now_s = asyncio.get_running_loop().time()
+            address, now_s = candidates[-left], self._clock.monotonic_s()
             try:
-                # The last one has until the deadline of the whole call, which then tells what happened.
-                async with asyncio.timeout((call.ends_at_s - now_s) / left if left > 1 else None):
-                    return await _connect(candidates[-left], port, host)
+                # The last one has until the deadline of the whole call: both come in one moment, the outer one tells.
+                ends_at_s = call.ends_at_s if left == 1 else now_s + (call.ends_at_s - now_s) / left
+                async with self._deadlines.at(ends_at_s):
+                    return await self._kept.new(target, address)
             except OSError as error:  # TimeoutError is one
                 why = os.strerror(error.errno).lower() if error.errno else "no answer"
-        raise CallFailed("connect_failed", f"{host} took no connection on port {port}: {why}")
+        raise CallFailed("connect_failed", f"{target.host} took no connection on port {target.port}: {why}")
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -266,139 +204,140 @@ class _JudgingBackend(httpcore2.AsyncNetworkBackend):
         except (OSError, UnicodeError):  # socket.gaierror; a name that the system's IDNA does not take
             raise CallFailed("resolve_failed", f"the name {host} could not be resolved") from None
 
+    async def _ask_system(self, host: str, port: int) -> Sequence[str]:
+        lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        found = await asyncio.get_running_loop().run_in_executor(self._lookups, lookup)
+        return list(dict.fromkeys(str(each[4][0]) for each in found))
 
-async def _connect(address: str, port: int, host: str) -> "_Stream":
-    loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(lambda: _Stream(host), address, port)
-    return stream
+
+class _Call:
+    """Where one call stands, and how long each of its phases took."""
+
+    __slots__ = ("_clock", "_phases", "_since_s", "ends_at_s", "phase", "target")
+
+    def __init__(self, target: Target, clock: Clock, deadline_s: float, phases: dict[str, int]) -> None:
+        self.target = target
+        self.phase = "queue"
+        self._clock = clock
+        self._phases = phases
+        self._since_s = clock.monotonic_s()
+        self.ends_at_s = self._since_s + deadline_s
+
+    def enter(self, phase: str) -> None:
+        now_s = self._clock.monotonic_s()
+        if self.phase != "queue" or now_s - self._since_s >= 0.001:
+            self._phases[self.phase] = self._phases.get(self.phase, 0) + round((now_s - self._since_s) * 1000)
+        self.phase, self._since_s = phase, now_s
 
 
-class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
-    """One connection as httpcore2 reads and writes it. One task uses it at a time.
+class _Deadlines:
+    """Ends blocks at their time by the clock that was handed in; one task sleeps for all of them."""
 
-    The time-outs that httpcore2 hands in are not used: the one deadline of the call cancels whatever waits here.
-    """
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: dict[asyncio.Timeout, float] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._wakes_at_s = float("inf")
+        self.are_over = False
 
-    def __init__(self, host: str) -> None:
-        self._host = host
-        self._transport: asyncio.Transport
-        self._received = bytearray()
-        self._error: Exception | None = None
-        self._reading_paused = False
-        self._writing_paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._ended = False
-        self.in_head = False
-        self.uses = 0
-        """Calls that wrote to this connection."""
-        self.answer_bytes = 0
-        """Bytes that came since the last of them began to write."""
+    @asynccontextmanager
+    async def at(self, ends_at_s: float) -> AsyncGenerator[asyncio.Timeout]:
+        """Cancel the block at `ends_at_s` of monotonic time, and make a `TimeoutError` of that."""
+        async with asyncio.timeout(None) as timer:
+            self._open[timer] = ends_at_s
+            if ends_at_s < self._wakes_at_s:
+                self._stop()
+                self._wakes_at_s = ends_at_s
+                self._task = asyncio.create_task(self._watch())
+            try:
+                yield timer
+            finally:
+                self._open.pop(timer, None)
+                if not self._open:
+                    self._stop()
 
-    # What the event loop calls.
+    def end(self) -> None:
+        """End every block now."""
+        self.are_over = True
+        self._stop()
+        self._expire(float("inf"))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses of asyncio.Transport
+    def _stop(self) -> None:
+        self._wakes_at_s = float("inf")
+        if self._task is not None:
+            self._task.cancel()
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if len(self._received) > MAX_UNREAD_BYTES and not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
-        self._wake()
+    def _expire(self, until_s: float) -> None:
+        for timer in [timer for timer, ends_at_s in self._open.items() if ends_at_s <= until_s]:
+            del self._open[timer]
+            timer.reschedule(asyncio.get_running_loop().time())
 
-    def eof_received(self) -> None:
-        self._ended = True
-        self._wake()
+    async def _watch(self) -> None:
+        while self._open:
+            self._wakes_at_s = min(self._open.values())
+            await self._clock.sleep(self._wakes_at_s - self._clock.monotonic_s())
+            self._expire(self._clock.monotonic_s() + ROUNDING_S)
+        self._wakes_at_s = float("inf")
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
-        self._error = exc
-        self._wake()
 
-    def pause_writing(self) -> None:
-        self._writing_paused = True
+class _Kept:
+    """All open connections, and those among them that wait for another request to the same host."""
 
-    def resume_writing(self) -> None:
-        self._writing_paused = False
-        self._wake()
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: set[Connection] = set()
+        self._idle: dict[Connection, tuple[_Place, float]] = {}
+        """Where to and since when; the oldest first."""
+        self._at: dict[_Place, list[Connection]] = {}
 
-    # What httpcore2 calls.
+    async def new(self, target: Target, address: str) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Connection(target.host, self._open.add, self._gone), address, target.port
+        )
+        return connection
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        while not self._received and not self._ended:
-            await self._change()
-        if not self._received and self._error is not None:
-            raise httpcore2.ReadError(self._error)
-        # A head is read in small pieces, so that what comes after it hardly counts towards the bound below.
-        size = min(max_bytes, _HEAD_PIECE_BYTES) if self.in_head else max_bytes
-        data = bytes(self._received[:size])
-        del self._received[:size]
-        if self._reading_paused and not self._received and not self._transport.is_closing():
-            self._reading_paused = False
-            self._transport.resume_reading()
-        self.answer_bytes += len(data)
-        if self.in_head and self.answer_bytes > MAX_HEAD_BYTES:
-            raise CallFailed("too_large", f"{self._host} sent more than {MAX_HEAD_BYTES} bytes before an answer's body")
-        return data
+    def take(self, target: Target) -> Connection | None:
+        """The connection to this host that was used last and is still good, or None."""
+        while waiting := self._at.get((target.scheme, target.host, target.port)):
+            connection = waiting[-1]
+            since_s = self._forget(connection)
+            if connection.is_idle and self._clock.monotonic_s() - since_s < KEEP_ALIVE_S:
+                return connection
+            connection.abort()
+        return None
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        call = _current.get()
-        if call.stream is not self:
-            call.stream = self
-            call.phase = "waiting for its answer"
-            self.uses += 1
-            self.answer_bytes = 0
-            self.in_head = True
-        if self._transport.is_closing():
-            raise httpcore2.WriteError("the connection is closed")
-        self._transport.write(buffer)
-        while self._writing_paused and not self._transport.is_closing():
-            await self._change()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        _current.get().phase = "the TLS handshake"
-        try:
-            if self._received or self._ended:
-                # What came in the clear would later be taken for something that came encrypted.
-                raise CallFailed("tls_failed", f"{self._host} does not speak TLS")
-            loop = asyncio.get_running_loop()
-            secured = await loop.start_tls(self._transport, self, ssl_context, server_hostname=server_hostname)
-        except BaseException as error:
-            self.abort()
-            if isinstance(error, OSError):  # ssl.SSLError is one, and so are resets
-                message = f"no TLS connection to {self._host}: {_ssl_reason(error)}"
-                raise CallFailed("tls_failed", message) from None
-            raise
-        if secured is None:
-            raise CallFailed("tls_failed", f"{self._host} closed the connection after the TLS handshake")
-        self._transport = secured
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            # On a kept connection nothing is to come: what is there is the end, or nothing that we want.
-            return bool(self._received) or self._ended or self._transport.is_closing()
-        return self._transport.get_extra_info(info)
-
-    async def aclose(self) -> None:
-        self.abort()
+    def put(self, target: Target, connection: Connection) -> None:
+        """Keep the connection when its answer was read to its end, else close it; the oldest make room."""
+        if not connection.rest():
+            connection.abort()
+            return
+        place, now_s = (target.scheme, target.host, target.port), self._clock.monotonic_s()
+        self._idle[connection] = place, now_s
+        self._at.setdefault(place, []).append(connection)
+        while True:
+            oldest, (_, since_s) = next(iter(self._idle.items()))
+            if len(self._idle) <= MAX_IDLE_CONNECTIONS and now_s - since_s < KEEP_ALIVE_S:
+                return
+            self._forget(oldest)
+            oldest.abort()
 
     def abort(self) -> None:
-        """Close at once: a TLS farewell would wait for the other side."""
-        self._transport.abort()
+        for connection in list(self._open):
+            connection.abort()
 
-    async def _change(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _forget(self, connection: Connection) -> float:
+        """It waits no longer; since when it did."""
+        place, since_s = self._idle.pop(connection)
+        self._at[place].remove(connection)
+        if not self._at[place]:
+            del self._at[place]
+        return since_s
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _gone(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._forget(connection)
 
 
 def _alternating(addresses: Sequence[str]) -> list[str]:
@@ -408,26 +347,21 @@ def _alternating(addresses: Sequence[str]) -> list[str]:
     return [each for each in chain.from_iterable(zip_longest(first, second)) if each is not None]
 
 
-def _request_headers(target: Target, method: str, given: Mapping[str, str], length: int) -> list[tuple[bytes, bytes]]:
-    headers = {name: value for name, value in given.items() if name.lower() not in _OWN_HEADERS}
-    if "user-agent" not in {name.lower() for name in headers}:
-        headers["User-Agent"] = USER_AGENT
-    headers = {"Host": target.authority, **headers, "Accept-Encoding": "identity"}
-    if length or method not in ("GET", "HEAD"):
-        headers["Content-Length"] = str(length)
-    return [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+def _request(target: Target, method: str, given: Mapping[str, str], body: bytes) -> bytes:
+    lines = [f"{name}: {value}" for name, value in given.items() if name.lower() not in _OWN_HEADERS]
+    if not all(map(_HEADER.fullmatch, lines)):
+        raise InvalidRequest.field("headers", "characters", "a header holds what HTTP cannot carry")
+    if not any(name.lower() == "user-agent" for name in given):
+        lines.append(f"User-Agent: {USER_AGENT}")
+    if body or method not in ("GET", "HEAD"):
+        lines.append(f"Content-Length: {len(body)}")
+    start = (f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}", "Accept-Encoding: identity")
+    return "\r\n".join((*start, *lines, "\r\n")).encode("latin-1", "replace") + body
 
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    values: dict[str, list[str]] = {}
-    for name, value in headers:
-        values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return {name: ", ".join(each) for name, each in values.items()}
-
-
-def _ssl_reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid ({error.verify_message})"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return "the connection was closed"
+    values: dict[str, str] = {}
+    for name_bytes, value_bytes in headers:
+        name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
+        values[name] = f"{values[name]}, {value}" if name in values else value
+    return values

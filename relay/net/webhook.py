@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl, unquote
 
 from relay.clock import Clock, SystemClock
 from relay.core.retry import Answer, AnswerKind, excerpt_of, parse_retry_after
-from relay.core.target import Allow
+from relay.core.target import HOP_HEADER, Allow
 from relay.errors import TargetRefused
-from relay.net.transport import CallFailed, GuardedTransport, Resolve, Response
+from relay.net.connection import CallFailed
+from relay.net.transport import GuardedTransport, Resolve, Response
 
 DEADLINE_S = 15.0
 ANSWER_MAX_BYTES = 16 * 1024
@@ -32,11 +33,16 @@ class WebhookSender:
         clock: Clock | None = None,
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        mark: str | None = None,
     ) -> None:
-        """`deadline_s` lies over name lookup, connecting, TLS, head and body of one attempt together."""
+        """`deadline_s` lies over name lookup, connecting, TLS, head and body of one attempt together.
+
+        `mark` is sent along as `HOP_HEADER`, for a relay to know its own webhooks when they come back to it.
+        """
+        self._marks = {} if mark is None else {HOP_HEADER: mark}
         self._clock = clock or SystemClock()
         self._deadline_s = deadline_s
-        self._transport = GuardedTransport(allow, resolve=resolve, ssl_context=ssl_context)
+        self._transport = GuardedTransport(allow, clock=self._clock, resolve=resolve, ssl_context=ssl_context)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """POST `body` once.
@@ -47,7 +53,12 @@ class WebhookSender:
         attempt = _Attempt(url, self._clock)
         try:
             async with self._transport.stream(
-                "POST", url, headers=headers, body=body, deadline_s=self._deadline_s
+                "POST",
+                url,
+                headers={**headers, **self._marks},
+                body=body,
+                deadline_s=self._deadline_s,
+                phases=attempt.phases,
             ) as response:
                 await attempt.read(response)
         except TargetRefused as refused:
@@ -73,6 +84,7 @@ class _Attempt:
         self._retry_after_s: float | None = None
         self._is_encoded = False
         self._body = bytearray()
+        self.phases: dict[str, int] = {}
 
     async def read(self, response: Response) -> None:
         self._host = response.host
@@ -91,10 +103,10 @@ class _Attempt:
         return self._as(kind, detail)
 
     def _as(self, kind: AnswerKind, detail: str) -> Answer:
+        took_ms = round((self._clock.monotonic_s() - self._began_at_s) * 1000)
         # Nothing is ever inflated, so a compressed body has nothing to show.
         excerpt = "" if self._is_encoded or not self._body else excerpt_of(bytes(self._body), _secrets_of(self._url))
-        took_ms = round((self._clock.monotonic_s() - self._began_at_s) * 1000)
-        return Answer(kind, self._status, self._retry_after_s, detail, excerpt, took_ms)
+        return Answer(kind, self._status, self._retry_after_s, detail, excerpt, took_ms, self.phases)
 
 
 def _secrets_of(url: str) -> list[str]:

@@ -273,6 +273,10 @@ class Store(Protocol):
         """What is to be fetched now, the longest overdue first."""
         ...
 
+    async def files_doomed(self, limit: int) -> list[StoredFile]:
+        """What is to be removed from the storage, oldest first."""
+        ...
+
     async def next_file_ms(self, after_ms: int) -> int | None:
         """When, behind that time, the next file is to be fetched, or a held end is to be told."""
         ...

@@ -304,11 +304,14 @@ class Reads:
         where = "WHERE state = 'wanted' AND next_at_ms <= :now_ms ORDER BY next_at_ms LIMIT :limit"
         return await self._list(StoredFile, where, {"now_ms": now_ms, "limit": limit})
 
+    async def files_doomed(self, limit: int) -> list[StoredFile]:
+        return await self._list(StoredFile, "WHERE state = 'doomed' ORDER BY seq LIMIT :limit", {"limit": limit})
+
     async def next_file_ms(self, after_ms: int) -> int | None:
         sql = (
             "SELECT min(at_ms) AS at_ms FROM (SELECT min(next_at_ms) AS at_ms FROM artifacts "
             "WHERE state = 'wanted' AND next_at_ms > :after_ms UNION ALL SELECT min(held_until_ms) FROM artifacts "
-            "WHERE held_until_ms IS NOT NULL)"
+            "WHERE held_until_ms > :after_ms)"
         )
         return (await self._fetch(sql, {"after_ms": after_ms}))[0]["at_ms"]  # type: ignore[no-any-return]
 
@@ -318,13 +321,16 @@ class Reads:
         return [row["job_id"] for row in rows]
 
     async def files_to_go(self, kept_before_ms: int, max_bytes: int | None, limit: int) -> list[str]:
-        # Newest first along the index: of what does not fit any more the oldest are the ones beyond the sum.
-        sizes = "sum(size_bytes) OVER (ORDER BY kept_at_ms DESC, seq DESC)" if max_bytes is not None else "0"
+        kept, goes = "artifacts", "k.state = 'kept' AND k.kept_at_ms < :before_ms"
+        if max_bytes is not None:
+            # Newest first along the index: of what does not fit any more the oldest are the ones beyond the sum.
+            sizes = "sum(size_bytes) OVER (ORDER BY kept_at_ms DESC, seq DESC)"
+            kept = f"(SELECT job_id, kept_at_ms, {sizes} AS bytes FROM artifacts WHERE state = 'kept')"
+            goes = "(k.kept_at_ms < :before_ms OR k.bytes > :max_bytes)"
         sql = (
-            f"SELECT job_id, min(kept_at_ms) AS at_ms FROM (SELECT job_id, kept_at_ms, {sizes} AS bytes "
-            "FROM artifacts WHERE state = 'kept') AS k WHERE (kept_at_ms < :before_ms OR bytes > :max_bytes) "
+            f"SELECT k.job_id, min(k.kept_at_ms) AS at_ms FROM {kept} AS k WHERE {goes} "
             "AND NOT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.job_id = k.job_id "
-            "AND d.state IN ('waiting', 'due', 'sending')) GROUP BY job_id ORDER BY at_ms LIMIT :limit"
+            "AND d.state IN ('waiting', 'due', 'sending')) GROUP BY k.job_id ORDER BY at_ms LIMIT :limit"
         )
         values = {"before_ms": kept_before_ms, "max_bytes": max_bytes or 0, "limit": limit}
         return [row["job_id"] for row in await self._fetch(sql, values)]

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from relay.core.delivery import Delivery, Subscription
+from relay.core.artifacts import StoredFile
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Replay, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
@@ -32,12 +34,15 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     Event: ("events", ("seq",)),
     Subscription: ("subscriptions", ("id",)),
     Delivery: ("deliveries", ("id",)),
+    Breaker: ("breakers", ("place",)),
+    Replay: ("replays", ("id",)),
     Account: ("accounts", ("email",)),
     Callback: ("callbacks", ("seq",)),
     Quarantined: ("quarantine", ("seq",)),
     Adoption: ("adoptions", ("task_id",)),
     Token: ("tokens", ("id",)),
     UsedKey: ("used_keys", ("id",)),
+    StoredFile: ("artifacts", ("id",)),
 }
 
 

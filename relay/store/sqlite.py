@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
+from relay.core.artifacts import Keeping
 from relay.core.ledger import Happening, Loaded, Needs
 from relay.errors import ConfigurationError, Unavailable
 from relay.store.driver import sqlite3
@@ -116,11 +117,13 @@ async def open_store(
     new_hex: Callable[[int], str],
     committed: Committed,
     for_workers: Callable[[], None] = lambda: None,
+    keeping: Keeping | None = None,
 ) -> SqliteStore:
     """Open the file (made if absent), bring its schema up to date, and keep every other process out.
 
     `new_hex(n)` gives n random hex digits; `committed(head, events)` is told of each commit,
     and `for_workers()` is called behind it when one of the workers may have something to do.
+    `keeping`: whether the relay keeps the files of jobs.
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
     async with AsyncExitStack() as stack:
@@ -130,7 +133,7 @@ async def open_store(
         stack.callback(thread.shutdown)
         loop = asyncio.get_running_loop()
         try:
-            file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex))
+            file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex, keeping))
             stack.push_async_callback(loop.run_in_executor, thread, file.close)
             readers = [await stack.enter_async_context(_reader(path)) for _ in range(READERS)]
             for reader in readers:
@@ -206,9 +209,10 @@ def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigurationErr
 class _WritingFile:
     """The writing connection; every method runs in the writer's thread."""
 
-    def __init__(self, path: Path, new_hex: Callable[[int], str]) -> None:
+    def __init__(self, path: Path, new_hex: Callable[[int], str], keeping: Keeping | None = None) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self.held = Held()
+        self._keeping = keeping
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
         try:
             self._sql.row_factory = sqlite3.Row
@@ -309,7 +313,7 @@ class _WritingFile:
 
     def _load(self, needs: Needs, head: int) -> Loaded:
         rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(needs)}
-        before = loaded(rows, epoch=self.epoch, next_seq=head + 1)
+        before = loaded(rows, epoch=self.epoch, next_seq=head + 1, keeping=self._keeping)
         if needs.token_hash and before.job is not None:
             self.held.keep(before, self._sql.execute(BODIES_OF_JOB, {"job_id": before.job.id}))
         return before

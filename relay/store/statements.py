@@ -7,13 +7,17 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from relay.core.delivery import Delivery, Subscription
+from relay.core.artifacts import Keeping, StoredFile
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Changes, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.replaying import BATCH
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
 from relay.store.waits import moved
+from relay.store.where import selected
 
 Query = tuple[str, str, dict[str, Any]]
 Rows = Sequence[Mapping[str, Any]]
@@ -25,6 +29,7 @@ OPEN_DELIVERIES_MAX: Final = 8_000
 BUSY: Final = (
     "SELECT account, count(*) AS busy FROM attempts WHERE state IN ('sending', 'created', 'unknown') GROUP BY account"
 )
+_PLACE: Final = "SELECT CASE WHEN job_id IS NULL THEN id ELSE url_shown END FROM subscriptions WHERE id"
 _OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"
 _OF_KEY: Final = "(SELECT job_id FROM used_keys WHERE id = :key)"
 
@@ -65,10 +70,11 @@ def queries(needs: Needs) -> list[Query]:
                 key,
             ),
             _open_deliveries(_OF_DELIVERY, key),
+            _breaker("(SELECT subscription_id FROM deliveries WHERE id = :delivery_id)", key),
         ]
     if needs.subscription_id:
         sql = f"SELECT {columns(Subscription)} FROM subscriptions WHERE id = :id"
-        found.append(("subscription", sql, {"id": needs.subscription_id}))
+        found += [("subscription", sql, {"id": needs.subscription_id}), _breaker(":id", {"id": needs.subscription_id})]
     if needs.subscriptions:
         sql = f"SELECT {columns(Subscription)} FROM subscriptions WHERE job_id IS NULL ORDER BY seq"
         found.append(("subscriptions", f"{sql} LIMIT {SUBSCRIPTIONS_MAX}", {}))
@@ -78,6 +84,11 @@ def queries(needs: Needs) -> list[Query]:
         found.append(("busy", BUSY, {}))
     if needs.queue_of_token:
         found += _of_token(needs)
+    if needs.batch:
+        found += _batch(needs.batch)
+    if needs.replay_id:
+        sql = f"SELECT {columns(Replay)} FROM replays WHERE id = :id"
+        found.append(("replay", sql, {"id": needs.replay_id}))
     if needs.tokens:
         found.append(("tokens", f"SELECT {columns(Token)} FROM tokens ORDER BY seq", {}))
     return found + _of_people(needs)
@@ -101,7 +112,30 @@ def _of_people(needs: Needs) -> list[Query]:
     if needs.events_of:
         sql = f"SELECT {columns(Event)} FROM events WHERE job_id = :job_id ORDER BY seq"
         found.append(("events", sql, {"job_id": needs.events_of}))
+    if needs.files_of:
+        sql = f"SELECT {columns(StoredFile)} FROM artifacts WHERE job_id = :job_id ORDER BY seq"
+        found.append(("files", sql, {"job_id": needs.files_of}))
     return found
+
+
+def _breaker(subscription: str, key: dict[str, Any]) -> Query:
+    return "breaker", f"SELECT {columns(Breaker)} FROM breakers WHERE place = ({_PLACE} = {subscription})", key
+
+
+def _batch(wanted: Selection) -> list[Query]:
+    """The first of these deliveries, and all open ones of their lanes."""
+    where = selected(wanted)
+    first = f"FROM deliveries WHERE {where} ORDER BY seq LIMIT {BATCH}"
+    lanes = f"(job_id, subscription_id) IN (SELECT job_id, subscription_id {first})"
+    return [
+        ("batch", f"SELECT {columns(Delivery)} {first}", where.values),
+        (
+            "open_deliveries",
+            f"SELECT {columns(Delivery)} FROM deliveries WHERE state IN ('waiting', 'due', 'sending') AND {lanes} "
+            f"ORDER BY seq LIMIT {OPEN_DELIVERIES_MAX}",
+            where.values,
+        ),
+    ]
 
 
 def _of_token(needs: Needs) -> list[Query]:
@@ -170,7 +204,7 @@ def _open_deliveries(of_job: str, key: dict[str, Any]) -> Query:
     )
 
 
-def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
+def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int, keeping: Keeping | None = None) -> Loaded:
     """What the queries found, as the happening sees it."""
 
     def one(name: str) -> Mapping[str, Any] | None:
@@ -179,7 +213,7 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
     adoption = one("adoption")
     job, delivery, subscription, queue = one("job"), one("delivery"), one("subscription"), one("queue")
     day, used_key, earlier = one("day"), one("used_key"), one("earlier")
-    owner = one("owner")
+    owner, breaker, replay = one("owner"), one("breaker"), one("replay")
     return Loaded(
         epoch=epoch,
         next_seq=next_seq,
@@ -189,6 +223,9 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
         open_deliveries=tuple(from_row(Delivery, row) for row in rows.get("open_deliveries", ())),
         delivery=from_row(Delivery, delivery) if delivery else None,
         subscription=from_row(Subscription, subscription) if subscription else None,
+        breaker=from_row(Breaker, breaker) if breaker else None,
+        batch=tuple(from_row(Delivery, row) for row in rows.get("batch", ())),
+        replay=from_row(Replay, replay) if replay else None,
         adoption=from_row(Adoption, adoption) if adoption else None,
         adoptions=rows["adoptions"][0]["adoptions"] if rows.get("adoptions") else 0,
         accounts=tuple(from_row(Account, row) for row in rows.get("accounts", ())),
@@ -203,17 +240,24 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int) -> Loaded:
         earlier=from_row(Job, earlier) if earlier else None,
         owner=owner["id"] if owner else None,
         events=tuple(from_row(Event, row) for row in rows.get("events", ())),
+        files=tuple(from_row(StoredFile, row) for row in rows.get("files", ())),
+        keeping=keeping,
     )
 
 
 def _records(before: Loaded) -> Iterator[Record]:
     """The rows that a happening may have changed."""
-    single: tuple[Record | None, ...] = (before.job, before.delivery, before.subscription, before.adoption)
+    single: tuple[Record | None, ...] = (
+        *(before.job, before.delivery, before.subscription, before.adoption),
+        *(before.breaker, before.replay),
+    )
     yield from (record for record in single if record is not None)
+    yield from before.batch
     yield from before.attempts
     yield from before.open_deliveries
     yield from before.accounts
     yield from before.events
+    yield from before.files
 
 
 class Pending:

@@ -11,8 +11,10 @@ _OPEN: Final = (
         ("ask_at_ms", "sent_at_ms", "hinted_at_ms", "missing_since_ms", "empty_since_ms"),
     ),
     ("deliveries", "state IN ('waiting', 'due', 'sending')", ("due_at_ms", "lease_until_ms")),
+    ("breakers", "TRUE", ("since_ms", "open_until_ms")),
     *(("accounts", f"{name} > 0", (name,)) for name in ("retry_at_ms", "probe_at_ms", "explore_at_ms", "freed_at_ms")),
     ("adoptions", "TRUE", ("first_at_ms", "ask_at_ms")),
+    ("artifacts", "state = 'wanted'", ("next_at_ms", "held_until_ms")),
 )
 
 

@@ -1,10 +1,12 @@
 """Every door of the relay on one screen, with the scope that opens it."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Lifespan
 
@@ -12,7 +14,9 @@ from relay.errors import RelayError
 from relay.web import (
     artifacts,
     callbacks,
+    deliveries,
     dropin,
+    files,
     health,
     history,
     jobs,
@@ -20,6 +24,7 @@ from relay.web import (
     steering,
     stream,
     subscriptions,
+    tickets,
     tokens,
 )
 from relay.web.guard import Door, Scope, needs
@@ -35,27 +40,40 @@ def routes() -> list[Route]:
         door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         door("POST", "/v1/jobs", jobs.submit, "submit"),
         door("GET", "/v1/jobs", jobs.index, "submit", "read"),
-        door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read"),
+        door("GET", "/v1/jobs/{id}", jobs.show, "submit", "read", tickets=True),
         door("DELETE", "/v1/jobs/{id}", steering.erase, "manage"),
         door("POST", "/v1/jobs/{id}/cancel", steering.cancel, "submit"),
         door("POST", "/v1/jobs/{id}/retry", steering.retry, "submit"),
         door("POST", "/v1/jobs/{id}/resolve", steering.resolve, "manage"),
-        door("GET", "/v1/jobs/{id}/events", stream.of_job, "submit", "read"),
+        door("GET", "/v1/jobs/{id}/events", stream.of_job, "submit", "read", tickets=True),
         door("GET", "/v1/jobs/{id}/why", history.why, "submit", "read"),
         door("GET", "/v1/jobs/{id}/callbacks", history.callbacks, "submit", "read"),
-        door("GET", "/v1/jobs/{id}/deliveries", subscriptions.deliveries_of_job, "submit", "read"),
-        door("GET", "/v1/events", stream.of_all, "submit", "read", "manage"),
+        door("GET", "/v1/jobs/{id}/deliveries", deliveries.of_job, "submit", "read"),
+        door("GET", "/v1/events", stream.of_all, "submit", "read", "manage", tickets=True),
         door("GET", "/v1/models", history.models, "submit", "read", "manage"),
         door("GET", "/v1/accounts", history.accounts, "read"),
         door("GET", "/v1/quarantine", history.quarantine, "manage"),
         door("POST", "/v1/subscriptions", subscriptions.create, "manage"),
         door("GET", "/v1/subscriptions", subscriptions.index, "manage"),
         door("GET", "/v1/subscriptions/{id}", subscriptions.show, "manage"),
+        door("PATCH", "/v1/subscriptions/{id}", subscriptions.change, "manage"),
         door("DELETE", "/v1/subscriptions/{id}", subscriptions.remove, "manage"),
+        door("POST", "/v1/subscriptions/{id}/rotate", subscriptions.rotate, "manage"),
+        door("POST", "/v1/subscriptions/{id}/ping", subscriptions.ping, "manage"),
+        door("POST", "/v1/subscriptions/{id}/enable", subscriptions.enable, "manage"),
+        door("POST", "/v1/tickets", tickets.create, "submit", "read"),
         door("POST", "/v1/tokens", tokens.create, "manage"),
         door("GET", "/v1/tokens", tokens.index, "manage"),
         door("DELETE", "/v1/tokens/{id}", tokens.revoke, "manage"),
-        door("GET", "/v1/deliveries", subscriptions.deliveries, "read"),
+        door("GET", "/v1/deliveries", deliveries.index, "read"),
+        door("POST", "/v1/deliveries/replay", deliveries.replay, "manage"),
+        door("GET", "/v1/deliveries/{id}", deliveries.show, "read"),
+        door("POST", "/v1/deliveries/{id}/retry", deliveries.retry, "manage"),
+        door("GET", "/v1/replays/{id}", deliveries.show_replay, "manage", "read"),
+        door("GET", "/v1/artifacts", files.index, "read"),
+        door("POST", "/v1/artifacts/fetch", files.fetch, "manage"),
+        door("POST", "/v1/artifacts/prune", files.prune, "manage"),
+        door("POST", "/v1/artifacts/{id}/verify", files.verify, "manage"),
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
@@ -86,17 +104,28 @@ def dropin_doors() -> list[Route]:
     ]
 
 
-def door(method: str, path: str, endpoint: Door, *scopes: Scope) -> Route:
-    """A door for tokens with one of `scopes`; open to all without any."""
-    return Route(path, needs(scopes, endpoint) if scopes else endpoint, methods=[*ANY] if method == "*" else [method])
+def door(method: str, path: str, endpoint: Door, *scopes: Scope, tickets: bool = False) -> Route:
+    """A door for tokens with one of `scopes`, and for tickets where they open it; open to all without any scope."""
+    guarded = needs(scopes, endpoint, tickets=tickets) if scopes else endpoint
+    return Route(path, guarded, methods=[*ANY] if method == "*" else [method])
 
 
-def build(lifespan: Lifespan[Starlette]) -> Starlette:
-    """The ASGI app; whoever builds it puts `store`, `feed`, `clock`, `settings`, … into `app.state` at start-up."""
+def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> Starlette:
+    """The ASGI app; whoever builds it puts `store`, `feed`, `clock`, `settings`, … into `app.state` at start-up.
+
+    Scripts of pages at `cors_origins` may call every door; what they may do is still said by the token that they send.
+    """
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=cors_origins,
+        allow_methods=ANY,
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        expose_headers=["Location", "Retry-After"],
+    )
     app = Starlette(
         routes=routes(),
         lifespan=lifespan,
-        middleware=[Middleware(callbacks.CallbackDoor)],
+        middleware=[Middleware(callbacks.CallbackDoor), *([cors] if cors_origins else [])],
         exception_handlers={
             RelayError: on_relay_error,
             HTTPException: on_http_error,
@@ -106,4 +135,5 @@ def build(lifespan: Lifespan[Starlette]) -> Starlette:
     # A sender of callbacks that does not follow a redirect would lose one.
     app.router.redirect_slashes = False
     app.state.write_check = health.WriteCheck()
+    app.state.pings = 0
     return app

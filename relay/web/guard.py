@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from relay.core.job import Job
 from relay.core.ledger import Token
+from relay.core.target import HOP_HEADER, check_hops
 from relay.errors import Forbidden, RelayError, Unauthorized
 from relay.store.contract import Store
 from relay.vault import Vault, hash_token
@@ -143,6 +144,8 @@ def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Do
             principal = await state.guard.who(request)
         if not principal.scopes.intersection(scopes):
             raise Forbidden(f"this needs a token with the scope {' or '.join(scopes)}")
+        if "submit" in scopes and request.method == "POST":
+            check_hops(request.headers.getlist(HOP_HEADER), request.app.state.store.instance)
         request.state.principal = principal
         return await door(request)
 

@@ -6,11 +6,12 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.core.delivery import Selection
 from relay.core.job import iso
 from relay.core.ledger import Callback, Quarantined
 from relay.core.signature import public_key_text
 from relay.core.why import explain
-from relay.store.contract import PAGE_MAX, DeliveryFilter
+from relay.store.contract import PAGE_MAX
 from relay.vault import WEBHOOK_KEY
 from relay.web.forecast import outlook_of
 from relay.web.jobs import find
@@ -47,7 +48,7 @@ async def why(request: Request) -> Response:
     state: Any = request.app.state
     read_query(request)
     job = await find(request, request.path_params["id"])
-    deliveries = await state.store.deliveries(DeliveryFilter(job_id=(job.id,)), None, PAGE_MAX)
+    deliveries = await state.store.deliveries(Selection(job_id=(job.id,)), None, PAGE_MAX)
     return Json(
         explain(
             job,

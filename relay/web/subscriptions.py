@@ -1,26 +1,33 @@
-"""Subscriptions: who is told of events, and what became of each delivery."""
+"""Subscriptions: who is told of events; made, changed, tried out, given new secrets, brought back."""
 
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.core.delivering import SubscriptionRemoved, SubscriptionSaved
-from relay.core.delivery import Delivery, Subscription
-from relay.core.event import FINAL_TYPES, TYPES
+from relay.core.breaker import Breaker
+from relay.core.delivering import SecretRotated, SubscriptionChanged, SubscriptionRemoved, SubscriptionSaved
+from relay.core.delivery import Subscription
+from relay.core.event import FINAL_TYPES, JOB_TYPES, TYPES
 from relay.core.job import iso
+from relay.core.replaying import BacklogDropped
+from relay.core.retry import arrived, shown
 from relay.core.signature import check_secret
 from relay.core.target import check_url
-from relay.errors import Conflict, InvalidRequest, NotFound, Problem
-from relay.store.contract import PAGE_MAX, DeliveryFilter
+from relay.errors import Conflict, InvalidRequest, NotFound, Problem, Unavailable
+from relay.settings import Duration
 from relay.vault import new_uuid7, new_webhook_secret
-from relay.web.jobs import find
-from relay.web.problem import Json, listed, read_object, read_query, whole
+from relay.web.accept import URL_SEAL, shown_url
+from relay.web.problem import Json, read_object, read_query
 
 SUBSCRIPTIONS_MAX: Final = 500
-PAGE_DEFAULT: Final = 50
-STATES: Final = ("waiting", "due", "sending", "delivered", "superseded", "dead")
+PINGS_AT_ONCE: Final = 8
+KEEP_OLD_S: Final = 24 * 3600
+KEEP_OLD_MAX_S: Final = 7 * 24 * 3600
+SECRET_SEAL: Final = "webhook-secret"  # noqa: S105 # the purpose of a seal
+_ONCE: Final = {"Cache-Control": "no-store"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -33,18 +40,52 @@ _MESSAGES: Final = {
 }
 
 
-class NewSubscription(BaseModel):
-    """The body of `POST /v1/subscriptions`."""
-
+class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    url: str = Field(max_length=2048)
-    types: list[str] = Field(default_factory=list, max_length=len(TYPES))
-    models: list[str] = Field(default_factory=list, max_length=50)
-    replyRef: str | None = Field(default=None, max_length=1024)  # noqa: N815 # the name on the wire
-    format: Literal["event"] = "event"
-    description: str = Field(default="", max_length=500)
+
+Url = Annotated[str, Field(max_length=2048)]
+Types = Annotated[list[str], Field(max_length=len(TYPES))]
+Models = Annotated[list[str], Field(max_length=50)]
+ReplyRef = Annotated[str, Field(max_length=1024)]
+Format = Literal["event", "task"]
+Description = Annotated[str, Field(max_length=500)]
+
+
+class NewSubscription(_Asked):
+    """The body of `POST /v1/subscriptions`."""
+
+    url: Url
+    types: Types = []
+    models: Models = []
+    replyRef: ReplyRef | None = None  # noqa: N815 # the name on the wire
+    format: Format = "event"
+    description: Description = ""
     secret: str | None = None
+
+
+class ChangedSubscription(_Asked):
+    """The body of `PATCH /v1/subscriptions/{id}`: what is absent stays as it is."""
+
+    url: Url = ""
+    types: Types = []
+    models: Models = []
+    replyRef: ReplyRef | None = None  # noqa: N815 # the name on the wire
+    format: Format = "event"
+    description: Description = ""
+
+
+class Rotation(_Asked):
+    """The body of `POST /v1/subscriptions/{id}/rotate`."""
+
+    secret: str | None = None
+    keepOldFor: Annotated[Duration, Field(ge=0, le=KEEP_OLD_MAX_S)] = KEEP_OLD_S  # noqa: N815 # the name on the wire
+
+
+class Enabling(_Asked):
+    """The body of `POST /v1/subscriptions/{id}/enable`."""
+
+    backlog: Literal["all", "final", "none"] = "all"
 
 
 def read_model(model: type[Model], body: dict[str, Any]) -> Model:
@@ -65,23 +106,18 @@ async def create(request: Request) -> Response:
     """201 and the subscription with its secret, which is shown this once."""
     state: Any = request.app.state
     given = read_model(NewSubscription, await read_object(request))
-    for type_name in given.types:
-        if type_name not in TYPES:
-            message = f"there is no event type {type_name!r}"
-            raise InvalidRequest.field("types", "one_of", message, given=type_name, allowed=list(TYPES))
-    target = check_url(given.url, state.allow)
-    if given.secret is not None:
-        check_secret(given.secret)
+    types = given.types or sorted(FINAL_TYPES)
+    _check_types(types, given.format)
+    address = _address(state, given.url)
+    secret, sealed = _secret(state, given.secret)
     if len(await state.store.subscriptions()) >= SUBSCRIPTIONS_MAX:
         raise Conflict(f"there are {SUBSCRIPTIONS_MAX} subscriptions, and no more are kept; remove one first")
-    secret = given.secret or new_webhook_secret()
     now_ms = state.clock.now_ms()
     subscription = Subscription(
         id=new_uuid7(now_ms),
-        url_sealed=state.vault.seal(given.url, "subscription-url"),
-        url_shown=f"{target.scheme}://{target.authority}/…{given.url[-4:]}",
-        secrets=[{"sealed": state.vault.seal(secret, "webhook-secret"), "expiresAtMs": None}],
-        types=given.types or sorted(FINAL_TYPES),
+        **address,
+        secrets=[{"sealed": sealed, "expiresAtMs": None}],
+        types=types,
         models=given.models,
         reply_ref=given.replyRef,
         format=given.format,
@@ -93,18 +129,83 @@ async def create(request: Request) -> Response:
     return Json(
         {**subscription_view(subscription), "secret": secret},
         201,
-        {"Location": f"/v1/subscriptions/{subscription.id}"},
+        {"Location": f"/v1/subscriptions/{subscription.id}", **_ONCE},
     )
+
+
+async def change(request: Request) -> Response:
+    """200 and the subscription with what was given changed; a new address is judged like a first one."""
+    state: Any = request.app.state
+    read_query(request)
+    given = read_model(ChangedSubscription, await read_object(request))
+    before = await _find(request)
+    changes = {name: getattr(given, name) for name in given.model_fields_set}
+    if "types" in changes:
+        changes["types"] = changes["types"] or sorted(FINAL_TYPES)
+    _check_types(changes.get("types", before.types), changes.get("format", before.format))
+    if "url" in changes:
+        changes |= _address(state, changes.pop("url"))
+    if "replyRef" in changes:
+        changes["reply_ref"] = changes.pop("replyRef")
+    now_ms = state.clock.now_ms()
+    changed = await state.store.apply(SubscriptionChanged(before.id, changes, now_ms, afresh="url_sealed" in changes))
+    return await _seen(request, changed)
+
+
+async def rotate(request: Request) -> Response:
+    """200 and a new secret, shown this once; those before it sign for as long as `keepOldFor` says."""
+    state: Any = request.app.state
+    read_query(request)
+    given = read_model(Rotation, await read_object(request))
+    secret, sealed = _secret(state, given.secret)
+    now_ms = state.clock.now_ms()
+    old_until_ms = now_ms + given.keepOldFor * 1000
+    changed = await state.store.apply(SecretRotated(request.path_params["id"], sealed, old_until_ms, now_ms))
+    return Json({**subscription_view(changed), "secret": secret, "oldUntil": iso(old_until_ms)}, 200, _ONCE)
+
+
+async def ping(request: Request) -> Response:
+    """200 and what came back for a signed test event, in whatever state the subscription is; nothing is kept of it."""
+    state: Any = request.app.state
+    read_query(request)
+    subscription = await _find(request)
+    if state.pings >= PINGS_AT_ONCE:
+        raise Unavailable(f"{PINGS_AT_ONCE} pings are under way already; try again", retry_after_s=1)
+    state.pings += 1
+    try:
+        ping_id, answer = await state.ping(subscription)
+    finally:
+        state.pings -= 1
+    return Json({"id": ping_id, "arrived": arrived(answer), **shown(answer)})
+
+
+async def enable(request: Request) -> Response:
+    """200 and the subscription, active; `backlog` says what of that which it is owed it gets, by default all.
+
+    What it is not to get ends before anything is sent, in many steps where it is much; asked again it goes on.
+    """
+    state: Any = request.app.state
+    read_query(request)
+    given = read_model(Enabling, await read_object(request))
+    subscription = await _find(request)
+    changed = SubscriptionChanged(
+        subscription.id, {"state": "active", "reason": None}, state.clock.now_ms(), afresh=True
+    )
+    if given.backlog != "all":
+        dropped = BacklogDropped(subscription.id, given.backlog == "final", state.clock.now_ms())
+        while await state.store.apply(dropped):
+            pass
+    return await _seen(request, await state.store.apply(changed))
 
 
 async def index(request: Request) -> Response:
     read_query(request)
-    found = await request.app.state.store.subscriptions()
-    return Json({"data": [subscription_view(subscription) for subscription in found], "next": None})
+    return Json({"data": await _views(request, await request.app.state.store.subscriptions()), "next": None})
 
 
 async def show(request: Request) -> Response:
-    return Json(subscription_view(await _find(request)))
+    read_query(request)
+    return await _seen(request, await _find(request))
 
 
 async def remove(request: Request) -> Response:
@@ -115,31 +216,6 @@ async def remove(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def deliveries(request: Request) -> Response:
-    """A page of deliveries, newest first."""
-    query = read_query(request, many=("state", "subscription", "job"), one=("cursor", "limit"))
-    wanted = DeliveryFilter(
-        state=listed(query, "state", STATES), subscription_id=query["subscription"], job_id=query["job"]
-    )
-    return await _page(request, query, wanted)
-
-
-async def deliveries_of_job(request: Request) -> Response:
-    """A page of one job's deliveries, newest first."""
-    job = await find(request, request.path_params["id"])
-    query = read_query(request, many=("state",), one=("cursor", "limit"))
-    return await _page(request, query, DeliveryFilter(state=listed(query, "state", STATES), job_id=(job.id,)))
-
-
-async def _page(request: Request, query: dict[str, tuple[str, ...]], wanted: DeliveryFilter) -> Response:
-    limit = whole(query, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
-    before = whole(query, "cursor", 0, 1, 10**18) or None
-    found: list[Delivery] = await request.app.state.store.deliveries(wanted, before, limit + 1)
-    page = found[:limit]
-    more = str(page[-1].seq) if len(found) > limit else None
-    return Json({"data": [delivery_view(delivery) for delivery in page], "next": more})
-
-
 async def _find(request: Request) -> Subscription:
     subscription_id = request.path_params["id"]
     found: Subscription | None = await request.app.state.store.subscription(subscription_id)
@@ -148,8 +224,18 @@ async def _find(request: Request) -> Subscription:
     return found
 
 
-def subscription_view(subscription: Subscription) -> dict[str, Any]:
-    """A subscription without its address and its secrets."""
+async def _seen(request: Request, subscription: Subscription) -> Response:
+    return Json((await _views(request, [subscription]))[0])
+
+
+async def _views(request: Request, found: Sequence[Subscription]) -> list[dict[str, Any]]:
+    store: Any = request.app.state.store
+    owed, breakers = await store.owed(), {breaker.place: breaker for breaker in await store.breakers()}
+    return [subscription_view(one, owed.get(one.id, 0), breakers.get(one.place)) for one in found]
+
+
+def subscription_view(subscription: Subscription, owed: int = 0, breaker: Breaker | None = None) -> dict[str, Any]:
+    """A subscription without its address and its secrets; how much it is owed, and since when nothing arrives."""
     return {
         "id": subscription.id,
         "url": subscription.url_shown,
@@ -160,24 +246,34 @@ def subscription_view(subscription: Subscription) -> dict[str, Any]:
         "description": subscription.description,
         "state": subscription.state,
         "reason": subscription.reason,
+        "owed": owed,
+        "failingSince": iso(breaker.since_ms) if breaker else None,
+        "failures": breaker.failures if breaker else 0,
+        "triedAgainAt": iso(breaker.open_until_ms) if breaker and breaker.opened else None,
         "createdAt": iso(subscription.created_at_ms),
         "updatedAt": iso(subscription.updated_at_ms),
     }
 
 
-def delivery_view(delivery: Delivery) -> dict[str, Any]:
-    """A delivery with its attempts' answers."""
-    return {
-        "id": delivery.id,
-        "subscription": delivery.subscription_id,
-        "event": delivery.event_id,
-        "type": delivery.event_type,
-        "job": delivery.job_id,
-        "state": delivery.state,
-        "reason": delivery.reason,
-        "attempts": delivery.attempts,
-        "answers": delivery.answers,
-        "dueAt": iso(delivery.due_at_ms) if delivery.state == "due" else None,
-        "createdAt": iso(delivery.created_at_ms),
-        "finishedAt": iso(delivery.finished_at_ms),
-    }
+def _check_types(types: Sequence[str], format_name: str) -> None:
+    known = JOB_TYPES if format_name == "task" else TYPES
+    for type_name in types:
+        if type_name not in known:
+            of_task = " that a task could tell" if format_name == "task" else ""
+            message = f"there is no event type {type_name!r}{of_task}"
+            raise InvalidRequest.field("types", "one_of", message, given=type_name, allowed=list(known))
+
+
+def _address(state: Any, url: str) -> dict[str, Any]:
+    """An address as it is kept, once it has been judged."""
+    target = check_url(url, state.allow)
+    shown = shown_url(url, target.authority, target.scheme)
+    return {"url_sealed": state.vault.seal(url, URL_SEAL), "url_shown": shown}
+
+
+def _secret(state: Any, given: str | None) -> tuple[str, str]:
+    """A secret, brought or new, and as it is kept."""
+    if given is not None:
+        check_secret(given)
+    secret = given or new_webhook_secret()
+    return secret, state.vault.seal(secret, SECRET_SEAL)

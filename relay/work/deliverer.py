@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from relay.clock import Clock
@@ -9,25 +10,27 @@ from relay.core import event as events
 from relay.core.delivering import DeliveryAttempted, DeliveryClaimed, DeliveryReleased
 from relay.core.delivery import Delivery, Subscription
 from relay.core.dropin import task_view
-from relay.core.job import NO_OUTLOOK, Address
+from relay.core.job import NO_OUTLOOK, Address, iso
 from relay.core.retry import Answer
 from relay.core.signature import sign, sign_v1a
 from relay.errors import RelayError
 from relay.feed import Feed
-from relay.store.contract import Store
-from relay.vault import WEBHOOK_KEY, Vault, jitter
+from relay.store.contract import Due, Store
+from relay.vault import WEBHOOK_KEY, Vault, jitter, new_uuid7
 from relay.work.loop import Worker
 from relay.work.ports import Sender
 
-AT_ONCE: Final = 128
+# What hangs takes a place and nothing else: there are enough for a tenth of all subscriptions to hang.
+AT_ONCE: Final = 512
 AT_ONCE_EACH: Final = 8
+PING: Final = "subscription.ping"
 # Longer than any attempt: whoever holds a claim for so long is gone.
 LEASE_MS: Final = 60_000
 RELEASED_AT_ONCE: Final = 500
 
 
 class Deliverer(Worker):
-    """At most `AT_ONCE_EACH` deliveries of one subscription are under way, so that no subscriber takes all places."""
+    """At most `AT_ONCE_EACH` deliveries to one place are under way, and one to a place that is failing."""
 
     name = "deliverer"
 
@@ -37,6 +40,7 @@ class Deliverer(Worker):
         self._vault = vault
         self._address = address
         self._flying: Counter[str] = Counter()
+        self._failing: set[str] = set()
 
     async def recover(self) -> int:
         """At start: what somebody was sending when the relay was killed is due again. How many there were."""
@@ -45,28 +49,31 @@ class Deliverer(Worker):
     async def step(self) -> int | None:
         await self._release(self._clock.now_ms())
         while (room := AT_ONCE - self._flying.total()) > 0:
-            full = [subscription for subscription, flying in self._flying.items() if flying >= AT_ONCE_EACH]
-            due = await self._store.deliveries_due(self._clock.now_ms(), AT_ONCE_EACH, full, room)
-            due = self._fitting(due)
-            if not due:
+            due = await self._store.deliveries_due(self._clock.now_ms(), AT_ONCE_EACH, self._full(), room)
+            self._failing = {one.place for one in due if one.failing} | (self._failing & self._flying.keys())
+            self._failing -= {one.place for one in due if not one.failing}
+            if not (due := self._fitting(due)):
                 break
-            claims = [
-                DeliveryClaimed(delivery.id, self._clock.now_ms() + LEASE_MS, self._clock.now_ms()) for delivery in due
-            ]
-            for claimed in await asyncio.gather(*(self._store.apply(claim) for claim in claims)):
+            now_ms = self._clock.now_ms()
+            claims = (self._store.apply(DeliveryClaimed(one.delivery_id, now_ms + LEASE_MS, now_ms)) for one in due)
+            for one, claimed in zip(due, await asyncio.gather(*claims), strict=True):
                 if claimed is not None:
-                    self._flying[claimed.subscription_id] += 1
-                    self.spawn(self._deliver(claimed))
-        full = [subscription for subscription, flying in self._flying.items() if flying >= AT_ONCE_EACH]
-        return await self._store.next_due_ms(full) if room > 0 else None
+                    self._flying[one.place] += 1
+                    self.spawn(self._deliver(claimed, one.place))
+        return await self._store.next_due_ms(self._full()) if room > 0 else None
 
-    def _fitting(self, due: list[Delivery]) -> list[Delivery]:
-        taken = Counter(self._flying)
-        fitting = []
-        for delivery in due:
-            taken[delivery.subscription_id] += 1
-            if taken[delivery.subscription_id] <= AT_ONCE_EACH:
-                fitting.append(delivery)
+    def _full(self) -> list[str]:
+        return [place for place, flying in self._flying.items() if flying >= self._room(place)]
+
+    def _room(self, place: str) -> int:
+        return 1 if place in self._failing else AT_ONCE_EACH
+
+    def _fitting(self, due: list[Due]) -> list[Due]:
+        taken, fitting = Counter(self._flying), []
+        for one in due:
+            taken[one.place] += 1
+            if taken[one.place] <= self._room(one.place):
+                fitting.append(one)
         return fitting
 
     async def _release(self, lease_before_ms: int | None) -> int:
@@ -75,7 +82,7 @@ class Deliverer(Worker):
         released = (DeliveryReleased(one.id, now_ms, lease_ended=lease_before_ms is not None) for one in stuck)
         return sum(await asyncio.gather(*(self._store.apply(one) for one in released)))
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: Delivery, place: str) -> None:
         try:
             subscription = await self._store.subscription(delivery.subscription_id)
             event = await self._store.event(delivery.event_seq)
@@ -94,37 +101,49 @@ class Deliverer(Worker):
                 took_ms=answer.took_ms,
             )
         finally:
-            self._flying[delivery.subscription_id] -= 1
-            if self._flying[delivery.subscription_id] <= 0:
-                del self._flying[delivery.subscription_id]
+            self._flying[place] -= 1
+            if self._flying[place] <= 0:
+                del self._flying[place]
+
+    async def ping(self, subscription: Subscription) -> tuple[str, Answer]:
+        """Send a test event at once, in whatever state the subscription is: its id, and what came back."""
+        now_ms = self._clock.now_ms()
+        ping_id = f"ping-{new_uuid7(now_ms)}"
+        data = {"subscription": subscription.id}
+        body = {"id": ping_id, "type": PING, "timestamp": iso(now_ms), "data": data}
+        return ping_id, await self._post(subscription, ping_id, lambda _: body)
 
     async def _attempt(self, subscription: Subscription, event: events.Event) -> Answer:
+        if subscription.format == "event":
+            return await self._post(subscription, event.id, lambda _: events.render(event, self._address))
+        job = await self._store.job(event.job_id or "")
+        now_ms = self._clock.now_ms()
+
+        def flat_task(url: str) -> dict[str, Any]:
+            """The upstream's, as the client would have got it; whose replyUrl it was is nobody else's business."""
+            own = url if subscription.job_id else None
+            return task_view(job, self._address, NO_OUTLOOK, own, now_ms) if job else {}
+
+        return await self._post(subscription, event.id, flat_task)
+
+    async def _post(self, subscription: Subscription, msg_id: str, body_for: Callable[[str], dict[str, Any]]) -> Answer:
+        """One request, signed now with every secret that is still good and with the key that all may know."""
         now_ms = self._clock.now_ms()
         try:
-            url, keys = self._opened(subscription, now_ms)
+            url, secrets = self._opened(subscription, now_ms)
         except RelayError as error:
             # A failed attempt like any other, for everybody to see: with the right key the next one succeeds.
             return Answer("target_refused", None, None, f"the subscription cannot be opened: {error.message}", "", 0)
-        timestamp_s = now_ms // 1000
-        if subscription.format == "task":
-            body = events.encode(await self._flat_task(event, url, now_ms))
-            # Its client has no secret of ours: whoever wants to verify has the public key.
-            signature = sign_v1a([self._vault.ed25519_seed(WEBHOOK_KEY)], event.id, timestamp_s, body)
-        else:
-            body = events.encode(events.render(event, self._address))
-            signature = sign(keys, event.id, timestamp_s, body)
+        timestamp_s, body = now_ms // 1000, events.encode(body_for(url))
+        key = self._vault.ed25519_seed(WEBHOOK_KEY)
+        signed = (sign(secrets, msg_id, timestamp_s, body), sign_v1a([key], msg_id, timestamp_s, body))
         headers = {
             "content-type": "application/json",
-            "webhook-id": event.id,
+            "webhook-id": msg_id,
             "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": signature,
+            "webhook-signature": " ".join(filter(None, signed)),
         }
         return await self._sender.send(url, headers, body)
-
-    async def _flat_task(self, event: events.Event, url: str, now_ms: int) -> dict[str, Any]:
-        """The upstream's flat task, as the client would have got it from the upstream."""
-        job = await self._store.job(event.job_id or "")
-        return task_view(job, self._address, NO_OUTLOOK, url, now_ms) if job else {}
 
     def _opened(self, subscription: Subscription, now_ms: int) -> tuple[str, list[str]]:
         """The address, and the secrets that are still good."""

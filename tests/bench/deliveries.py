@@ -3,8 +3,8 @@
     python -m tests.bench.deliveries [--seconds 2] [--at-once 1,32,128] [--hosts 1,150]
 
 Every sender signs a body of 2 KB anew for each delivery and posts it to one process that answers 200 under as many
-loopback addresses as there are hosts. `relay` is the sender that the deliverer uses, `aiohttp` that client (where it is
-installed), `bare` writes prepared heads to a socket and reads until the answer's end. Each runs in a process of its own.
+loopback addresses as there are hosts. `relay` is the sender that the deliverer uses, `aiohttp` that client (where it
+is installed), `bare` writes to a socket and reads as many bytes as it knows will come. Each is a process of its own.
 """
 
 import argparse
@@ -13,9 +13,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from collections.abc import AsyncIterator
 from importlib.util import find_spec
 
 import uvloop
@@ -165,7 +164,8 @@ def table(hosts: list[int], at_once: list[int], seconds: float) -> None:
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        print(f"{'hosts':>5} {'at once':>7} {'sender':>8} {'per s':>7} {'CPU µs':>7}  of aiohttp: rate, CPU  of bare: rate, CPU")
+        peers = [f"of {peer}: rate, CPU" for peer in ("aiohttp", "bare") if peer in kinds]
+        print(f"{'hosts':>5} {'at once':>7} {'sender':>8} {'per s':>7} {'CPU µs':>7}  {'  '.join(peers)}")
         for host_count in hosts:
             for places in at_once:
                 found = {kind: measure(kind, port, host_count, places, seconds) for kind in kinds}
@@ -176,7 +176,7 @@ def table(hosts: list[int], at_once: list[int], seconds: float) -> None:
                         if peer in found
                     ]
                     figures = f"{one['rate']:>7.0f} {one['cpu_us']:>7.0f}"
-                    print(f"{host_count:>5} {places:>7} {kind:>8} {figures}  {'    '.join(shares)}", flush=True)
+                    print(f"{host_count:>5} {places:>7} {kind:>8} {figures}  {'            '.join(shares)}", flush=True)
     finally:
         server.terminate()
         server.wait(30)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_accounts_are_shown_with_what_runs_on_them(tmp_path: Path) -> None:
-    async with journey(tmp_path) as here:
+    async with journey(tmp_path, times_s=(0.0, 600.0)) as here:
         job = await here.submit()
         await here.job_in(job["id"], "running")
         code, table, _ = await relay("accounts", env=at(here))

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from relay.core.delivery import OPEN, Delivery, Subscription
+from relay.core.artifacts import Keeping, StoredFile
+from relay.core.breaker import Breaker
+from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import KEYS, Adoption, Callback, Happening, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.replaying import BATCH
 from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 
 R = TypeVar("R")
@@ -20,8 +23,9 @@ EPOCH = "0000cafe"
 class Memory:
     """Loads what a happening needs, decides, and keeps what it changes, as an engine does."""
 
-    def __init__(self, *records: Record, epoch: str = EPOCH) -> None:
+    def __init__(self, *records: Record, epoch: str = EPOCH, keeping: Keeping | None = None) -> None:
         self._epoch = epoch
+        self._keeping = keeping
         self._tables: dict[type[Any], dict[Any, Any]] = {}
         self._count = 0
         for record in records:
@@ -45,7 +49,7 @@ class Memory:
         """Insert a record, or replace the one of the same key."""
         self._count += 1
         table, key = self._table(type(record)), self._key(record)
-        if not isinstance(record, Attempt | Account | Adoption | UsedKey) and record.seq == 0:
+        if not isinstance(record, Attempt | Account | Adoption | UsedKey | Breaker) and record.seq == 0:
             record = replace(record, seq=table[key].seq if key in table else self._count)
         table[key] = record
 
@@ -110,11 +114,13 @@ class Memory:
         tables: tuple[tuple[type[Any], Callable[[Any], bool], str], ...] = (
             (Attempt, lambda a: a.occupying, "ask_at_ms sent_at_ms hinted_at_ms missing_since_ms empty_since_ms"),
             (Delivery, lambda d: d.state in OPEN, "due_at_ms lease_until_ms"),
+            (Breaker, lambda b: True, "since_ms open_until_ms"),
             (Account, lambda a: a.retry_at_ms > 0, "retry_at_ms"),
             (Account, lambda a: a.probe_at_ms > 0, "probe_at_ms"),
             (Account, lambda a: a.explore_at_ms > 0, "explore_at_ms"),
             (Account, lambda a: a.freed_at_ms > 0, "freed_at_ms"),
             (Adoption, lambda a: True, "first_at_ms ask_at_ms"),
+            (StoredFile, lambda f: f.state == "wanted", "next_at_ms held_until_ms"),
         )
         for kind, open_, names in tables:
             for row in [row for row in self.all(kind) if open_(row)]:
@@ -150,6 +156,10 @@ class Memory:
         reported = job_id or (adoption.job_id if adoption else None)
         lane_of = job_id or (delivery.job_id if delivery else None)
         subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
+        subscription = next((s for s in self.all(Subscription) if s.id == subscription_id), None)
+        place = subscription.place if subscription else None
+        batch = self._batch(needs.batch) if needs.batch else []
+        lanes = {(d.subscription_id, d.job_id) for d in batch if d.job_id}
         queued = [job for job in self.all(Job) if job.state == "queued"]
         of_day = [
             job.created_at_ms
@@ -160,6 +170,8 @@ class Memory:
             epoch=self._epoch,
             next_seq=len(self.events) + 1,
             events=tuple(event for event in self.events if needs.events_of and event.job_id == needs.events_of),
+            files=tuple(f for f in self.all(StoredFile) if needs.files_of and f.job_id == needs.files_of),
+            keeping=self._keeping,
             owner=next((j.id for j in self.all(Job) if needs.owner_of and j.upstream_task_id == needs.owner_of), None),
             job=next((job for job in self.all(Job) if job.id == job_id), None),
             attempts=tuple(a for a in self.all(Attempt) if a.job_id == job_id),
@@ -168,9 +180,16 @@ class Memory:
                 for s in self.all(Subscription)
                 if (job_id and s.job_id == job_id) or (s.job_id is None and (job_id or needs.subscriptions))
             ),
-            open_deliveries=tuple(d for d in self.deliveries if d.job_id == lane_of and d.state in OPEN),
+            open_deliveries=tuple(
+                d
+                for d in self.deliveries
+                if d.state in OPEN and ((lane_of and d.job_id == lane_of) or (d.subscription_id, d.job_id) in lanes)
+            ),
+            batch=tuple(batch),
+            replay=next((r for r in self.all(Replay) if r.id == needs.replay_id), None),
+            breaker=next((b for b in self.all(Breaker) if b.place == place), None),
             delivery=delivery,
-            subscription=next((s for s in self.all(Subscription) if s.id == subscription_id), None),
+            subscription=subscription,
             accounts=tuple(self.all(Account)) if needs.accounts else (),
             busy=Counter(a.account for a in self.all(Attempt) if a.occupying) if needs.busy else {},
             adoption=adoption,
@@ -200,6 +219,19 @@ class Memory:
                 None,
             ),
         )
+
+    def _batch(self, wanted: Selection) -> list[Delivery]:
+        found = [
+            d
+            for d in self.deliveries
+            if all(
+                not (values := getattr(wanted, name)) or getattr(d, name) in values
+                for name in ("state", "subscription_id", "job_id", "event_type")
+            )
+            and (wanted.since_ms or 0) <= d.created_at_ms < (wanted.until_ms or 2**62)
+            and (wanted.after_seq or 0) < d.seq <= (wanted.until_seq or 2**62)
+        ]
+        return sorted(found, key=lambda d: d.seq)[:BATCH]
 
     def _came_to(self, row: Callback, token_hash: str | None) -> bool:
         return token_hash is None or any(

@@ -122,6 +122,49 @@ def test_progress_is_not_tried_again_when_something_newer_waits(status: int | No
     assert states(memory) == {"progress": [state], "succeeded": ["due"]}
 
 
+@pytest.mark.parametrize("status", [500, None])
+def test_a_failed_beginning_does_not_hold_back_what_comes_after_it(status: int | None) -> None:
+    memory = begun(subscription())
+    claim(memory, memory.deliveries[0])
+    memory.apply(sent(memory.deliveries[0].id, status))
+    assert states(memory) == {"queued": ["superseded"], "submitted": ["due"]}
+    assert f"superseded by {memory.deliveries[1].event_id}" in (memory.deliveries[0].reason or "")
+
+
+def test_a_beginning_that_waits_for_its_next_attempt_gives_way_to_the_end() -> None:
+    memory = begun(subscription(types=["job.submitted", "job.succeeded"]))
+    first = memory.deliveries[0]
+    claim(memory, first)
+    memory.apply(sent(first.id, 500))
+    assert states(memory) == {"submitted": ["due"]}
+    end(memory)
+    assert states(memory) == {"submitted": ["superseded"], "succeeded": ["due"]}
+
+
+def test_a_beginning_that_was_never_tried_is_told_before_the_end() -> None:
+    memory = begun(subscription(types=["job.submitted", "job.succeeded"]))
+    end(memory)
+    assert states(memory) == {"submitted": ["due"], "succeeded": ["waiting"]}
+
+
+def test_an_end_that_failed_gives_way_to_nothing() -> None:
+    memory = begun(subscription(types=["job.succeeded"]))
+    last = end(memory)
+    claim(memory, last)
+    memory.apply(sent(last.id, 500))
+    assert states(memory) == {"succeeded": ["due"]}
+
+
+def test_what_gave_way_after_a_kill_leaves_nobody_waiting_for_it() -> None:
+    memory = begun(subscription())
+    first = memory.deliveries[0]
+    memory.keep(Delivery(**fields_of(first) | {"attempts": 1}))
+    claim(memory, first)
+    memory.apply(DeliveryReleased(first.id, NOW_MS))
+    end(memory)
+    assert states(memory) == {"queued": ["superseded"], "submitted": ["due"], "succeeded": ["waiting"]}
+
+
 def test_a_failed_attempt_is_tried_again_on_the_schedule() -> None:
     memory = begun(subscription(types=[]))
     last = end(memory)

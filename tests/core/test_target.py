@@ -1,14 +1,28 @@
 """What the relay may call: addresses by class and notation, URLs by rule, what the setting allows."""
 
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.target import MAX_ADDRESSES, NOTHING, Allow, Target, check_addresses, check_url, kind_of, parse_allow
-from relay.errors import ConfigurationError, TargetRefused
+from relay.core.target import (
+    HOP_HEADER,
+    MAX_ADDRESSES,
+    MAX_HOPS,
+    NOTHING,
+    Allow,
+    Target,
+    check_addresses,
+    check_hops,
+    check_url,
+    kind_of,
+    own_doors,
+    parse_allow,
+)
+from relay.errors import ConfigurationError, InvalidRequest, TargetRefused
 
 FORBIDDEN_IPV4 = {
     "0.0.0.0/8": "unspecified",
@@ -578,3 +592,65 @@ def test_nothing_is_allowed_by_an_empty_setting_and_too_much_by_an_endless_one()
 def test_no_setting_makes_the_parser_raise_anything_but_a_configuration_error(text: str) -> None:
     with suppress(ConfigurationError):
         parse_allow(text)
+
+
+# --- the relay itself
+
+EVERYTHING = ["localhost:8000", "127.0.0.1:8000", "127.9.9.9:8000", "[::1]:8000", "10.1.2.3:8000", "hook.test:8000"]
+
+
+def own(host: str, public_url: str | None = None) -> Allow:
+    """All that could be allowed is, but for the relay that listens on this host's port 8000."""
+    return replace(parse_allow([*EVERYTHING, "10.0.0.0/8"]), own=own_doors(host, 8000, public_url))
+
+
+@pytest.mark.parametrize("listens_on", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]", "LOCALHOST."])
+def test_the_relay_itself_is_refused_by_every_name_of_this_machine_even_when_it_is_allowed(
+    listens_on: str, host: str
+) -> None:
+    refused = refusal(f"http://{host}:8000/callbacks/x", own(listens_on))
+    assert refused.problems[0].rule == "self"
+    assert str(refused) == "url leads back to this relay itself"
+
+
+def test_the_relay_itself_is_refused_by_its_own_address_and_others_are_not() -> None:
+    assert rule_of("http://10.1.2.3:8000/", own("10.1.2.3")) == "self"
+    assert check_url("http://10.1.2.4:8000/", own("10.1.2.3")).port == 8000
+    assert check_url("http://10.1.2.3:8001/", own("10.1.2.3")).port == 8001
+    assert check_url("http://localhost:8000/", own("10.1.2.3")).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("public_url", "url"),
+    [
+        ("https://relay.example", "https://RELAY.example./v1/jobs"),
+        ("https://relay.example/base", "https://relay.example:443/base/v1/jobs"),
+        ("http://Relay.example:8080", "http://relay.example:8080/"),
+        ("https://[2606:4700::1]", "https://[2606:4700:0::1]/"),
+    ],
+)
+def test_the_relay_itself_is_refused_by_its_public_address(public_url: str, url: str) -> None:
+    assert rule_of(url, own("0.0.0.0", public_url)) == "self"  # noqa: S104
+    assert check_url("https://other.example/", own("0.0.0.0", public_url)).port == 443  # noqa: S104
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["93.184.216.34", "::1"], ["::ffff:127.0.0.1"]])
+def test_a_name_that_leads_back_to_the_relay_is_refused_when_it_is_called(addresses: list[str]) -> None:
+    with pytest.raises(TargetRefused, match=r"the name hook.test leads back to this relay itself"):
+        check_addresses(Target("http", "hook.test", 8000), addresses, own("127.0.0.1"))
+    assert check_addresses(Target("http", "hook.test", 8000), addresses, parse_allow("hook.test:8000"))
+
+
+@pytest.mark.parametrize(
+    "marks", [["0badcafe"], ["1, 0badcafe"], ["1", "0badcafe,2"], ["1"] * (MAX_HOPS + 1), [",".join("123456789")]]
+)
+def test_a_request_that_came_through_this_relay_or_through_too_many_is_refused(marks: list[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_hops(marks, "0badcafe")
+    assert (caught.value.problems[0].field, caught.value.problems[0].rule) == (HOP_HEADER, "loop")
+
+
+@pytest.mark.parametrize("marks", [[], ["1"], ["0badcaf"], ["1"] * MAX_HOPS])
+def test_a_request_from_elsewhere_is_let_in(marks: list[str]) -> None:
+    check_hops(marks, "0badcafe")

@@ -10,177 +10,48 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from relay.core.target import Allow, Target, parse_allow
+from relay.clock import ManualClock
+from relay.core.target import Allow, parse_allow
 from relay.errors import InvalidRequest, TargetRefused
-from relay.net.transport import CallFailed, GuardedTransport, Resolve, _alternating, _Call, _connect, _current
+from relay.net.connection import CallFailed, Connection
+from relay.net.transport import KEEP_ALIVE_S, GuardedTransport, Resolve, _alternating
+from tests.net.peers import (
+    CLOSING_OK,
+    OK,
+    Act,
+    Authority,
+    answering,
+    black_hole,
+    dripping,
+    flooding,
+    read_request,
+    resolving,
+    saying,
+    saying_and_waiting,
+    serving,
+)
 
 pytestmark = pytest.mark.anyio
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-CLOSING_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 LONG_S = 30.0
-
-Act = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Peer:
-    """A server on a free loopback port that does to each connection what it was told, and remembers what it met."""
-
-    port: int = 0
-    connections: int = 0
-    requests: list[bytes] = field(default_factory=list)
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    @property
-    def allow(self) -> Allow:
-        return parse_allow([f"127.0.0.1:{self.port}", f"hook.test:{self.port}", f"localhost:{self.port}"])
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """One request with its body, or nothing when the other side closed."""
-    head = b""
-    with suppress(asyncio.IncompleteReadError, ConnectionError):
-        head = await reader.readuntil(b"\r\n\r\n")
-        for line in head.lower().split(b"\r\n"):
-            if line.startswith(b"content-length:"):
-                head += await reader.readexactly(int(line.partition(b":")[2]))
-    return head
-
-
-@asynccontextmanager
-async def serving(act: Act, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
-    """A peer that calls `act` for each connection; an exception of `act` closes the connection."""
-    peer = Peer()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await act(reader, writer)
-        except (ConnectionError, asyncio.CancelledError, ssl.SSLError):
-            pass
-        finally:
-            peer.hung_up.set()
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
-    peer.port = server.sockets[0].getsockname()[1]
-    try:
-        yield peer
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def answering(*answers: bytes, requests: list[bytes] | None = None) -> Act:
-    """Answer each request of a connection with the next of `answers` (the last one again and again), then close."""
-
-    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for turn in range(1000):
-            request = await read_request(reader)
-            if not request:
-                return
-            if requests is not None:
-                requests.append(request)
-            answer = answers[min(turn, len(answers) - 1)]
-            writer.write(answer)
-            await writer.drain()
-            if b"Connection: close" in answer:
-                return
-
-    return act
-
-
-def saying(data: bytes) -> Act:
-    """Read one request, say `data`, close."""
-
-    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(data)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    return act
-
-
-def saying_and_waiting(data: bytes) -> Act:
-    """Read one request, say `data`, and say nothing more."""
-
-    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(data)
-        await writer.drain()
-        await reader.read()
-
-    return act
-
-
-def dripping(first: bytes, piece: bytes) -> Act:
-    """Read one request, say `first`, then `piece` again and again, slowly."""
-
-    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(first)
-        while True:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.02)
-
-    return act
-
-
-def flooding(first: bytes, piece: bytes) -> Act:
-    """Read one request, say `first`, then `piece` as fast as the other side takes it."""
-
-    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(first)
-        while True:
-            writer.write(piece)
-            await writer.drain()
-
-    return act
-
-
-def resolving(*answers: Sequence[str]) -> tuple[Resolve, list[str]]:
-    """A resolver that gives the next of `answers` at each lookup (the last one again and again), and its log."""
-    asked: list[str] = []
-
-    async def resolve(host: str, port: int) -> Sequence[str]:
-        asked.append(host)
-        return answers[min(len(asked), len(answers)) - 1]
-
-    return resolve, asked
 
 
 @asynccontextmanager
 async def calling(
-    allow: Allow, resolve: Resolve | None = None, ssl_context: ssl.SSLContext | None = None
+    allow: Allow,
+    resolve: Resolve | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    clock: ManualClock | None = None,
 ) -> AsyncIterator[GuardedTransport]:
-    transport = GuardedTransport(allow, resolve=resolve, ssl_context=ssl_context)
+    transport = GuardedTransport(allow, clock=clock, resolve=resolve, ssl_context=ssl_context)
     try:
         yield transport
     finally:
@@ -429,23 +300,6 @@ async def test_a_closed_port_is_a_failure_that_names_the_reason_and_no_inner_add
     assert failed.message == f"hook.test took no connection on port {port}: connection refused"
 
 
-@asynccontextmanager
-async def black_hole(host: str, port: int = 0) -> AsyncIterator[int]:
-    """A port that answers no connection attempt: its queue of connections is full."""
-    with socket.socket() as listener:
-        listener.bind((host, port))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(listener.getsockname())
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            for each in waiting:
-                each.close()
-
-
 async def test_an_address_that_swallows_connections_leaves_time_for_the_next_one() -> None:
     resolve, _ = resolving(["127.0.0.2", "127.0.0.1"])
     async with (
@@ -457,6 +311,99 @@ async def test_an_address_that_swallows_connections_leaves_time_for_the_next_one
 
 
 # --- the deadline
+
+
+def hanging(began: asyncio.Event) -> Act:
+    """Say when a request has come, and never answer it."""
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        began.set()
+        await reader.read()
+
+    return act
+
+
+async def turns() -> None:
+    """Let the loop do whatever it can do now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_the_deadline_comes_by_the_clock_that_was_handed_in_and_not_before() -> None:
+    clock, began = ManualClock(), asyncio.Event()
+    async with serving(hanging(began)) as peer, calling(peer.allow, clock=clock) as transport:
+        call = asyncio.create_task(failure(transport, peer.url, deadline_s=15.0))
+        await began.wait()
+        clock.advance(14.9)
+        await turns()
+        assert not call.done()
+        clock.advance(0.1)
+        assert (await call).kind == "timeout"
+
+
+async def test_an_earlier_deadline_is_not_kept_waiting_by_a_later_one_nor_ends_it() -> None:
+    clock, first, second = ManualClock(), asyncio.Event(), asyncio.Event()
+    async with serving(hanging(first)) as one, serving(hanging(second)) as other:
+        allow = parse_allow([f"127.0.0.1:{one.port}", f"127.0.0.1:{other.port}"])
+        async with calling(allow, clock=clock) as transport:
+            late = asyncio.create_task(failure(transport, one.url, deadline_s=60.0))
+            await first.wait()
+            early = asyncio.create_task(failure(transport, other.url, deadline_s=5.0))
+            await second.wait()
+            clock.advance(5.0)
+            assert (await early).kind == "timeout"
+            await turns()
+            assert not late.done()
+            clock.advance(55.0)
+            assert (await late).kind == "timeout"
+
+
+async def test_each_phase_of_a_call_is_timed() -> None:
+    clock, phases = ManualClock(), dict[str, int]()
+    body = asyncio.Event()
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        clock.advance(0.002)
+        return ["127.0.0.1"]
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        clock.advance(0.03)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await body.wait()
+        clock.advance(0.4)
+        writer.write(b"ok")
+        await reader.read()
+
+    async with serving(act) as peer, calling(peer.allow, resolve, clock=clock) as transport:
+        url = f"http://hook.test:{peer.port}/"
+        async with transport.stream("GET", url, deadline_s=LONG_S, phases=phases) as response:
+            body.set()
+            assert [piece async for piece in response.iter_raw()] == [b"ok"]
+    assert phases == {"lookup": 2, "connect": 0, "head": 30, "body": 400}
+
+
+async def test_the_phase_that_a_call_failed_in_is_timed_and_a_kept_connection_has_no_phases_of_its_own() -> None:
+    clock, began, phases = ManualClock(), asyncio.Event(), dict[str, int]()
+    async with serving(answering(OK)) as peer, calling(peer.allow, clock=clock) as transport:
+        await fetch(transport, peer.url)
+        async with transport.stream("GET", peer.url, deadline_s=LONG_S, phases=phases):
+            pass
+    assert phases == {"head": 0, "body": 0}
+    phases.clear()
+    async with serving(hanging(began)) as peer, calling(peer.allow, clock=clock) as transport:
+
+        async def call() -> None:
+            async with transport.stream("GET", peer.url, deadline_s=15.0, phases=phases):
+                pass
+
+        calling_it = asyncio.create_task(call())
+        await began.wait()
+        clock.advance(15.0)
+        with pytest.raises(CallFailed):
+            await calling_it
+    assert phases == {"lookup": 0, "connect": 0, "head": 15_000}
 
 
 async def test_the_deadline_lies_over_the_name_lookup() -> None:
@@ -571,7 +518,7 @@ async def test_closing_the_transport_fails_the_calls_that_are_under_way() -> Non
     [
         (b"", "protocol_error", "without an answer"),
         (b"\x00\xff garbage\r\n\r\n", "protocol_error", "not HTTP"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol_error", "in the middle"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol_error", "not HTTP"),
         (b"HTTP/1.1 OK\r\n\r\n", "protocol_error", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "protocol_error", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "protocol_error", "not HTTP"),
@@ -580,7 +527,7 @@ async def test_closing_the_transport_fails_the_calls_that_are_under_way() -> Non
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", "protocol_error", "in the middle"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "protocol_error", "in the middle"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab", "protocol_error", "not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000, "too_large", "before an answer's body"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000, "too_large", "beside an answer's body"),
     ],
 )
 async def test_an_answer_that_is_none_is_a_failure_with_a_class_and_a_sentence(
@@ -740,6 +687,84 @@ async def test_kept_connections_that_were_closed_meanwhile_are_not_used() -> Non
     assert peer.connections == 4
 
 
+async def test_an_answer_that_nobody_asked_for_on_a_kept_connection_closes_it() -> None:
+    say_more = asyncio.Event()
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await say_more.wait()
+        writer.write(b"HTTP/1.1 500 Poison\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    async with serving(act) as peer, calling(peer.allow) as transport:
+        assert (await fetch(transport, peer.url))[0] == 200
+        say_more.set()
+        await peer.hung_up.wait()
+        assert (await fetch(transport, peer.url))[0] == 200
+        assert peer.connections == 2
+
+
+async def test_a_connection_that_was_kept_for_long_is_closed_and_not_used() -> None:
+    clock = ManualClock()
+    async with serving(answering(OK)) as peer, calling(peer.allow, clock=clock) as transport:
+        await fetch(transport, peer.url)
+        clock.advance(KEEP_ALIVE_S - 1)
+        await fetch(transport, peer.url)
+        assert peer.connections == 1
+        clock.advance(KEEP_ALIVE_S)
+        await fetch(transport, peer.url)
+        await peer.hung_up.wait()
+        assert peer.connections == 2
+
+
+async def test_of_kept_connections_there_are_only_so_many_and_the_oldest_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relay.net.transport.MAX_IDLE_CONNECTIONS", 1)
+    async with serving(answering(OK)) as old, serving(answering(OK)) as new:
+        allow = parse_allow([f"127.0.0.1:{old.port}", f"127.0.0.1:{new.port}"])
+        async with calling(allow) as transport:
+            for peer in (old, new, new):
+                await fetch(transport, peer.url)
+            await old.hung_up.wait()
+            assert (new.connections, new.hung_up.is_set()) == (1, False)
+
+
+async def test_what_the_other_side_has_closed_is_not_remembered() -> None:
+    close = asyncio.Event()
+
+    async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await close.wait()
+
+    async with serving(act) as peer, calling(peer.allow) as transport:
+        await fetch(transport, peer.url)
+        assert len(transport._kept._idle) == len(transport._kept._open) == 1
+        close.set()
+        await peer.hung_up.wait()
+        await turns()
+        assert not transport._kept._idle
+        assert not transport._kept._open
+        assert not transport._kept._at
+
+
+async def test_calls_beyond_the_bound_wait_for_a_place_and_their_deadline_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.net.transport.MAX_CALLS", 1)
+    clock, began = ManualClock(), asyncio.Event()
+    async with serving(hanging(began)) as peer, calling(peer.allow, clock=clock) as transport:
+        first = asyncio.create_task(failure(transport, peer.url, deadline_s=20.0))
+        await began.wait()
+        second = asyncio.create_task(failure(transport, peer.url, deadline_s=10.0))
+        await turns()
+        assert peer.connections == 1
+        clock.advance(10.0)
+        assert "waiting for a free connection" in (await second).message
+        clock.advance(10.0)
+        assert (await first).kind == "timeout"
+
+
 async def test_a_new_connection_that_is_closed_without_an_answer_is_not_replaced() -> None:
     async with serving(saying(b"")) as peer, calling(peer.allow) as transport:
         await failure(transport, peer.url)
@@ -767,74 +792,9 @@ async def test_many_calls_at_once_to_a_peer_that_hangs_leave_other_peers_alone()
 # --- TLS
 
 
-@dataclass
-class Authority:
-    """A certificate authority of one's own, and servers with its certificates."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-    folder: Path
-
-    def trusting(self) -> ssl.SSLContext:
-        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return ssl.create_default_context(cadata=pem)
-
-    def server(self, name: x509.GeneralName, *, days: int = 1) -> ssl.SSLContext:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate("server", key.public_key(), self.certificate.subject, self.key, days, [name])
-        pem = self.folder / "server.pem"
-        pem.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(pem)
-        return context
-
-
-_USAGES = (
-    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-)
-
-
-def _certificate(
-    common_name: str,
-    key: ec.EllipticCurvePublicKey,
-    issuer: x509.Name | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    days: int,
-    names: list[x509.GeneralName],
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer or subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-    )
-    if issuer is None:
-        # Since Python 3.13 an authority must say that it may sign.
-        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True}
-        builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
-
-
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Authority(key, _certificate("authority", key.public_key(), None, key, 1, []), tmp_path)
+    return Authority.new(tmp_path)
 
 
 async def test_the_name_is_asked_for_by_sni_and_checked_in_the_certificate(authority: Authority) -> None:
@@ -889,6 +849,7 @@ async def test_a_peer_that_does_not_speak_tls_is_a_failure(answer: bytes) -> Non
 
     async with serving(act) as peer, calling(peer.allow) as transport:
         failed = await failure(transport, f"https://127.0.0.1:{peer.port}/")
+        assert not transport._kept._open
     assert failed.kind == "tls_failed"
 
 
@@ -909,20 +870,21 @@ async def test_bytes_that_come_in_the_clear_before_the_handshake_are_never_taken
 
 
 async def test_bytes_that_wait_on_a_connection_when_the_handshake_begins_end_it(authority: Authority) -> None:
+    gone: list[Connection] = []
+
     async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
         await reader.read()
 
     async with serving(act) as peer:
-        connection = await _connect("127.0.0.1", peer.port, "hook.test")
-        while not connection.get_extra_info("is_readable"):  # noqa: ASYNC110 - what is awaited is the loop's reading
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection("hook.test", lambda _: None, gone.append), "127.0.0.1", peer.port
+        )
+        while not connection._early:  # noqa: ASYNC110 - what is awaited is the loop's reading
             await asyncio.sleep(0)
-        token = _current.set(_Call(Target("https", "hook.test", peer.port), 0))
-        try:
-            with pytest.raises(CallFailed, match="does not speak TLS"):
-                await connection.start_tls(authority.trusting(), "hook.test")
-        finally:
-            _current.reset(token)
+        with pytest.raises(CallFailed, match="does not speak TLS"):
+            await connection.start_tls(authority.trusting())
+        assert gone
         await peer.hung_up.wait()
 
 

@@ -35,7 +35,7 @@ from relay.sandbox.api import build
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
-from tests.net.test_transport import (
+from tests.net.peers import (
     Act,
     Peer,
     answering,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from relay.core.breaker import Breaker, lets_through
 from relay.core.delivery import OPEN, Delivery, Subscription
 from relay.core.dispatch import Account, Waiting
 from relay.core.event import Event
@@ -29,13 +30,14 @@ def must(holds: object, otherwise: str) -> None:
 
 
 class _Part(Memory):
-    """The records of one job; accounts and subscriptions are everybody's."""
+    """The records of one job; accounts, subscriptions and breakers are everybody's."""
 
     def __init__(self, ledger: "Ledger") -> None:
         super().__init__()
         self._ledger = ledger
         self._tables[Account] = ledger.accounts_table
         self._tables[Subscription] = ledger.subscriptions_table
+        self._tables[Breaker] = ledger.breakers_table
 
     def _load(self, needs: Needs) -> Loaded:
         busy = dict(self._ledger.busy_now) if needs.busy else {}
@@ -64,6 +66,7 @@ class Ledger:
         self.head = 0
         self.accounts_table: dict[Any, Any] = {}
         self.subscriptions_table: dict[Any, Any] = {}
+        self.breakers_table: dict[Any, Any] = {}
         self.jobs: dict[str, Job] = {}
         self.attempts_of: dict[tuple[str, int], Attempt] = {}
         self.occupying: dict[tuple[str, int], Attempt] = {}
@@ -104,15 +107,17 @@ class Ledger:
         return result
 
     def shift(self, by_ms: int) -> None:
-        """Move every open wait once, though the accounts are in each of the parts."""
-        accounts = dict(self.accounts_table)
+        """Move every open wait once, though accounts and breakers are in each of the parts."""
+        accounts, breakers = dict(self.accounts_table), dict(self.breakers_table)
         self.accounts_table.clear()
+        self.breakers_table.clear()
         for part in {id(part): part for part in self._parts.values()}.values():
             Memory._shift(part, by_ms)
         self.accounts_table.update(accounts)
-        shifted = Memory(*accounts.values())
+        shifted = Memory(*accounts.values(), *breakers.values())
         shifted._shift(by_ms)
         self.accounts_table.update(shifted._table(Account))
+        self.breakers_table.update(shifted._table(Breaker))
 
     def seq_of(self, job_id: str) -> int:
         known = self.jobs.get(job_id)
@@ -227,10 +232,16 @@ class Ledger:
         return None
 
     def deliveries_due(self, now_ms: int) -> list[Delivery]:
-        return [d for d in self.open.values() if d.state == "due" and d.due_at_ms <= now_ms]
+        due = [d for d in self.open.values() if d.state == "due" and d.due_at_ms <= now_ms]
+        return [d for d in due if lets_through(self._breaker_of(d), now_ms)]
 
     def next_due_ms(self) -> int | None:
-        return min((d.due_at_ms for d in self.open.values() if d.state == "due"), default=None)
+        due = [(d.due_at_ms, self._breaker_of(d)) for d in self.open.values() if d.state == "due"]
+        return min((max(at_ms, breaker.open_until_ms if breaker else 0) for at_ms, breaker in due), default=None)
+
+    def _breaker_of(self, delivery: Delivery) -> Breaker | None:
+        subscription = next(s for s in self.subscriptions_table.values() if s.id == delivery.subscription_id)
+        return next((b for b in self.breakers_table.values() if b.place == subscription.place), None)
 
     def deliveries_sending(self) -> list[Delivery]:
         return [d for d in self.open.values() if d.state == "sending"]

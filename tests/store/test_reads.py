@@ -1,13 +1,16 @@
 """The store's questions: each finds what it should, in its order, and no more than it was asked for."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.core.breaker import Breaker
 from relay.core.delivering import DeliveryClaimed, SubscriptionRemoved, SubscriptionSaved
-from relay.store.contract import DeliveryFilter, EventFilter, JobFilter
+from relay.core.delivery import Selection
+from relay.store.contract import EventFilter, JobFilter
 from tests.core.builders import (
     EMAIL,
     JOB_ID,
@@ -25,7 +28,7 @@ from tests.core.builders import (
     subscription,
     task_body,
 )
-from tests.store.serving import apply_all, opened, queued
+from tests.store.serving import Writes, apply_all, opened, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +137,7 @@ async def test_due_deliveries_are_shared_out_so_that_no_subscription_takes_all_p
             await store.apply(queued(f"job-{n}"))
 
         async def due(room: int, full: tuple[str, ...] = (), limit: int = 99, at_ms: int = NOW_MS) -> list[str]:
-            return [one.subscription_id for one in await store.deliveries_due(at_ms, room, full, limit)]
+            return [one.place for one in await store.deliveries_due(at_ms, room, full, limit)]
 
         assert sorted(await due(3)) == ["a"] * 3 + ["b"] * 3
         assert await due(3, full=("a",)) == ["b"] * 3
@@ -143,10 +146,41 @@ async def test_due_deliveries_are_shared_out_so_that_no_subscription_takes_all_p
         assert (await store.next_due_ms([]), await store.next_due_ms(["a", "b"])) == (NOW_MS, None)
 
 
+async def test_a_place_that_fails_gets_one_and_one_whose_breaker_is_open_gets_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for name in ("well", "failing", "open"):
+            await store.apply(SubscriptionSaved(subscription(name)))
+        for n in range(4):
+            await store.apply(queued(f"job-{n}"))
+        later_ms = NOW_MS + 60_000
+        failing = Breaker(place="failing", since_ms=NOW_MS, failures=1)
+        is_open = Breaker(place="open", since_ms=NOW_MS, failures=9, opened=2, open_until_ms=later_ms)
+        await store.apply(Writes((failing, is_open)))
+
+        async def due(at_ms: int) -> Counter[str]:
+            return Counter(one.place for one in await store.deliveries_due(at_ms, 3, [], 99))
+
+        assert await due(later_ms - 1) == {"well": 3, "failing": 1}
+        assert await due(later_ms) == {"well": 3, "failing": 1, "open": 1}
+        assert await store.next_due_ms(["well", "failing"]) == later_ms
+        assert {one.place for one in await store.breakers()} == {"failing", "open"}
+
+
+async def test_jobs_whose_own_addresses_are_alike_share_their_places(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        for n in range(4):
+            await store.apply(SubscriptionSaved(subscription(f"of-{n}", job_id=f"job-{n}")))
+            await store.apply(queued(f"job-{n}"))
+        found = await store.deliveries_due(NOW_MS, 3, [], 99)
+        assert {one.place for one in found} == {subscription().url_shown}
+        assert len(found) == 3
+        assert await store.deliveries_due(NOW_MS, 3, [subscription().url_shown], 99) == []
+
+
 async def test_what_is_being_sent_is_found_by_its_lease(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await apply_all(store, SubscriptionSaved(subscription()), queued("a"))
-        (delivery,) = await store.deliveries(DeliveryFilter(state=("due",)), None, 9)
+        (delivery,) = await store.deliveries(Selection(state=("due",)), None, 9)
         await store.apply(DeliveryClaimed(delivery.id, NOW_MS + 60_000, NOW_MS))
         assert await store.deliveries_sending(NOW_MS + 60_000, 9) == []
         for before_ms in (NOW_MS + 60_001, None):
@@ -195,6 +229,6 @@ async def test_callbacks_are_kept_as_they_came_in_their_order(tmp_path: Path) ->
 async def test_a_removed_subscription_leaves_dead_letters(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await apply_all(store, SubscriptionSaved(subscription()), queued("a"), SubscriptionRemoved("sub-1", NOW_MS + 1))
-        (dead,) = await store.deliveries(DeliveryFilter(), None, 9)
+        (dead,) = await store.deliveries(Selection(), None, 9)
         assert (dead.state, dead.reason, dead.finished_at_ms) == ("dead", "the subscription was removed", NOW_MS + 1)
         assert await store.subscriptions() == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from relay.core.artifacts import StoredFile
 from relay.core.delivery import OPEN, Delivery
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job
@@ -37,6 +38,8 @@ HISTORY = {
     ("deliveries", "finished_at_ms"),
     ("accounts", "moderated_at_ms"),
     ("accounts", "updated_at_ms"),
+    ("artifacts", "created_at_ms"),
+    ("artifacts", "kept_at_ms"),
 }
 
 
@@ -55,6 +58,11 @@ def delivery(state: Any, **changes: Any) -> Delivery:
     return Delivery(**values | changes)
 
 
+def file(state: Any, **changes: Any) -> StoredFile:
+    times: dict[str, Any] = {"next_at_ms": NOW_MS, "created_at_ms": NOW_MS} | changes
+    return StoredFile(id=f"file-{state}", job_id=JOB_ID, position=0, state=state, **times)
+
+
 def records() -> tuple[Record, ...]:
     states: tuple[Any, ...] = ("waiting", "due", "sending", "delivered", "dead", "superseded")
     return (
@@ -68,18 +76,22 @@ def records() -> tuple[Record, ...]:
         account(retry_at_ms=0),
         account("parked@example.com", retry_at_ms=NOW_MS, parked="broken"),
         Adoption(task_id="a", job_id="b", first_at_ms=NOW_MS, ask_at_ms=NOW_MS),
+        file("wanted", held_until_ms=NOW_MS),
+        file("kept", kept_at_ms=NOW_MS),
     )
 
 
 async def rows(store: SqliteStore) -> list[dict[str, Any]]:
     found: list[Any] = []
-    for kind in (Job, Attempt, Delivery, Account, Adoption):
+    for kind in (Job, Attempt, Delivery, Account, Adoption, StoredFile):
         found += await store._list(kind, "", {})
     return [{field.name: getattr(row, field.name) for field in fields(row)} for row in found]
 
 
 def is_open(row: dict[str, Any]) -> bool:
-    return row.get("state") in ("sending", "created", "unknown", *OPEN) or "email" in row or "first_at_ms" in row
+    return (
+        row.get("state") in ("sending", "created", "unknown", "wanted", *OPEN) or "email" in row or "first_at_ms" in row
+    )
 
 
 @pytest.mark.parametrize("by_ms", [-HOUR_MS, DAYS_MS])
@@ -96,13 +108,13 @@ async def test_each_open_wait_moves_once_and_nothing_else_changes(tmp_path: Path
             name: value + by_ms if name in moving and value and is_open(was) else value for name, value in was.items()
         }
         assert now == expected
-    assert sum(was != now for was, now in zip(before, after, strict=True)) == 8
+    assert sum(was != now for was, now in zip(before, after, strict=True)) == 9
 
 
 def test_of_every_time_it_is_said_whether_it_moves() -> None:
     times = {
         (table, field.name)
-        for kind in (Attempt, Delivery, Account, Adoption)
+        for kind in (Attempt, Delivery, Account, Adoption, StoredFile)
         for table in (TABLES[kind][0],)
         for field in fields(kind)
         if field.name.endswith(("_at_ms", "_since_ms", "_until_ms"))

@@ -1,5 +1,6 @@
 """A signed address gives a file's bytes, to whoever holds it and for as long as it says, and nothing else."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from relay.errors import BadGateway, NotFound
 from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
 from tests.journeys import Journey, journey
-from tests.net.test_transport import Peer, answering, flooding, serving
+from tests.net.peers import Peer, answering, flooding, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +71,16 @@ async def test_parts_of_a_film_are_served_to_players_that_seek(
 
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
     assert (changed.status_code, len(changed.content)) == (200, size)
+
+
+async def test_a_copy_that_is_still_good_is_not_sent_again(ended: dict[str, Any], stranger: httpx2.AsyncClient) -> None:
+    url = ended["artifacts"][0]["url"]
+    etag = (await stranger.get(url)).headers["etag"]
+    for given, status in ((etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200), ("", 200)):
+        answer = await stranger.get(url, headers={"If-None-Match": given})
+
+        assert (answer.status_code, bool(answer.content)) == (status, status == 200), given
+        assert answer.headers["etag"] == etag
 
 
 async def test_while_a_link_lives_the_upstream_is_not_asked(
@@ -130,7 +141,9 @@ async def test_an_address_is_made_anew_at_every_read_and_dies(tmp_path: Path, st
     assert dead.json()["code"] == "gone"
 
 
-async def test_a_link_that_has_expired_upstream_is_asked_for_anew(tmp_path: Path, stranger: httpx2.AsyncClient) -> None:
+async def test_a_link_that_has_expired_upstream_is_asked_for_anew_once(
+    tmp_path: Path, stranger: httpx2.AsyncClient
+) -> None:
     sandbox_clock = ManualClock()
     faults = {"links_expire": 60}
     async with journey(tmp_path, sandbox_clock=sandbox_clock, faults=faults, times_s=(0.0, 0.0)) as here:
@@ -138,15 +151,16 @@ async def test_a_link_that_has_expired_upstream_is_asked_for_anew(tmp_path: Path
         sandbox_clock.advance(3_600)
         expired = await stranger.get(job["artifacts"][0]["sourceUrl"])
         asked = here.vendor.requests.get("/tasks/{taskId}", 0)
-        served = await stranger.get(job["artifacts"][0]["url"])
+        served, *others = await asyncio.gather(*(stranger.get(job["artifacts"][0]["url"]) for _ in range(20)))
         part = await stranger.get(job["artifacts"][0]["url"], headers={"Range": "bytes=4-7"})
         preview = await stranger.get(job["artifacts"][0]["previewUrls"][0])
 
     assert expired.status_code == 403
     assert (served.status_code, served.content[4:8]) == (200, b"ftyp")
+    assert {other.content for other in others} == {served.content}
     assert (part.status_code, part.content) == (206, b"ftyp")
     assert (preview.status_code, preview.content[1:4]) == (200, b"PNG")
-    assert here.vendor.requests.get("/tasks/{taskId}", 0) == asked + 3
+    assert here.vendor.requests.get("/tasks/{taskId}", 0) == asked + 1
 
 
 @pytest.mark.parametrize("way", ["403", "404", "500", "cut"])
@@ -241,6 +255,75 @@ async def test_a_link_that_leads_inside_is_not_followed(link: str) -> None:
                 pass
 
     assert peer.connections == 0
+
+
+@asynccontextmanager
+async def lent(here: Journey, ended: dict[str, Any], answer: bytes) -> AsyncGenerator[str]:
+    """The address of a film whose host gives this answer to everybody."""
+    state = here.node.app.state._state
+    store, job, before = state["store"], state["store"].job, state["artifacts"]
+    async with serving(answering(answer)) as peer, artifacts(peer, peer) as files:
+        store.job = always(replace(job_with(f"http://127.0.0.1:{peer.port}/film.mp4"), id=ended["id"]))
+        state["artifacts"] = files
+        try:
+            yield ended["artifacts"][0]["url"]
+        finally:
+            store.job, state["artifacts"] = job, before
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "bytes_", "content_range"),
+    [
+        ("bytes=2-4", 206, b"234", "bytes 2-4/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=4-99", 206, b"456789", "bytes 4-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"),
+        ("bytes=0-1,3-4", 200, b"0123456789", None),
+    ],
+)
+async def test_parts_are_cut_from_a_host_that_knows_none(
+    here: Journey,
+    ended: dict[str, Any],
+    stranger: httpx2.AsyncClient,
+    asked: str,
+    status: int,
+    bytes_: bytes,
+    content_range: str | None,
+) -> None:
+    async with lent(here, ended, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789") as url:
+        answer = await stranger.get(url, headers={"Range": asked})
+
+    assert (answer.status_code, answer.content) == (status, bytes_)
+    assert answer.headers.get("content-range") == content_range
+
+
+async def test_a_reader_sees_that_a_file_was_cut(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n0123"
+    async with lent(here, ended, cut) as url:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await stranger.get(url)
+
+
+async def test_a_page_in_the_place_of_a_film_is_refused(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    async with lent(here, ended, b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n\n <html>Sorry.  ") as url:
+        answer = await stranger.get(url)
+
+    assert (answer.status_code, answer.json()["code"]) == (502, "bad_gateway")
+    assert "sends a page" in answer.json()["detail"]
+
+
+async def test_the_type_is_that_of_the_content(
+    here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient
+) -> None:
+    async with lent(here, ended, b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n\x89PNG\r\n\x1a\n....") as url:
+        answer = await stranger.get(url)
+
+    assert answer.headers["content-type"] == "image/png"
 
 
 def always(job: Job) -> Callable[[str], Awaitable[Job]]:

@@ -16,12 +16,13 @@ from relay.core.retry import SCHEDULE_S, SPREAD
 from relay.web import subscriptions
 from relay.work.deliverer import AT_ONCE_EACH
 from tests.journeys import Journey, eventually, journey, surroundings
-from tests.net.test_transport import read_request, serving
+from tests.net.peers import read_request, serving
 
 pytestmark = pytest.mark.anyio
 
 VIEW = {
-    "id", "url", "types", "models", "replyRef", "format", "description", "state", "reason", "createdAt", "updatedAt",
+    "id", "url", "types", "models", "replyRef", "format", "description", "state", "reason", "owed", "failures",
+    "failingSince", "triedAgainAt", "createdAt", "updatedAt",
 }  # fmt: skip
 OWN_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
@@ -273,7 +274,7 @@ async def test_a_410_disables_the_subscription_and_what_it_is_owed_is_kept(tmp_p
 
     assert disabled["state"] == "disabled"
     assert "410" in disabled["reason"]
-    assert [(row["state"], row["attempts"]) for row in rows] == [("due", 0), ("due", 1)]
+    assert [(row["state"], row["attempts"]) for row in rows] == [("held", 0), ("held", 1)]
     assert len(here.subscriber.got) == 1
 
 

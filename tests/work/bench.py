@@ -11,6 +11,7 @@ from relay.clock import ManualClock
 from relay.core import job as jobs
 from relay.core import task as tasks
 from relay.core.accounts import AccountsListed, SeenAccount
+from relay.core.artifacts import Keeping
 from relay.core.job import Attempt, Job
 from relay.core.outcome import Accepted, Found, Outcome, RunningTask, TaskAnswer, Unanswered, Unknown
 from relay.core.submitting import AttemptAnswered, AttemptStarted, JobSubmitted
@@ -177,9 +178,11 @@ def found(number: int, status: str, **more: Any) -> Found:
 
 
 @asynccontextmanager
-async def bench(folder: Path, clock: ManualClock | None = None) -> AsyncGenerator[Bench]:
+async def bench(
+    folder: Path, clock: ManualClock | None = None, keeping: Keeping | None = None
+) -> AsyncGenerator[Bench]:
     feed = Feed()
-    store = await open_store(folder / "relay.db", new_hex=new_hex, committed=feed.committed)
+    store = await open_store(folder / "relay.db", new_hex=new_hex, committed=feed.committed, keeping=keeping)
     try:
         made = Bench(store, feed, clock or ManualClock(), Scripted())
         await store.apply(AccountsListed((SeenAccount(EMAIL, 2),), made.clock.now_ms()))

@@ -174,9 +174,33 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (subscription_id, due_at_ms) WHERE state = 'due';
 CREATE INDEX deliveries_sending ON deliveries (lease_until_ms) WHERE state = 'sending';
-CREATE INDEX deliveries_open ON deliveries (job_id, seq) WHERE state IN ('waiting', 'due', 'sending');
+CREATE INDEX deliveries_open ON deliveries (job_id, seq, subscription_id)
+    WHERE state IN ('waiting', 'due', 'sending');
 CREATE INDEX deliveries_by_job ON deliveries (job_id, seq);
 CREATE INDEX deliveries_by_subscription ON deliveries (subscription_id, seq);
+
+CREATE TABLE breakers (
+    place TEXT PRIMARY KEY,
+    since_ms INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    opened INTEGER NOT NULL,
+    open_until_ms INTEGER NOT NULL,
+    trial TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE replays (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    total INTEGER NOT NULL,
+    until_seq INTEGER NOT NULL,
+    cursor_seq INTEGER NOT NULL,
+    requeued INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    finished_at_ms INTEGER
+) STRICT;
 
 CREATE TABLE tokens (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -188,6 +212,31 @@ CREATE TABLE tokens (
     max_per_day INTEGER,
     created_at_ms INTEGER NOT NULL
 ) STRICT;
+
+-- Files of jobs that the relay keeps, or is to keep.
+CREATE TABLE artifacts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    job_id TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    preview INTEGER,
+    state TEXT NOT NULL,
+    size_bytes INTEGER,
+    sha256 TEXT,
+    content_type TEXT,
+    path TEXT,
+    attempts INTEGER NOT NULL,
+    next_at_ms INTEGER NOT NULL,
+    held_until_ms INTEGER,
+    reason TEXT,
+    created_at_ms INTEGER NOT NULL,
+    kept_at_ms INTEGER
+) STRICT;
+CREATE INDEX artifacts_by_job ON artifacts (job_id, seq);
+CREATE INDEX artifacts_wanted ON artifacts (next_at_ms) WHERE state = 'wanted';
+CREATE INDEX artifacts_held ON artifacts (held_until_ms) WHERE held_until_ms IS NOT NULL;
+CREATE INDEX artifacts_doomed ON artifacts (seq) WHERE state = 'doomed';
+CREATE INDEX artifacts_kept ON artifacts (kept_at_ms, seq, size_bytes, job_id) WHERE state = 'kept';
 
 CREATE TABLE used_keys (
     id TEXT PRIMARY KEY,

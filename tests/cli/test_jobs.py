@@ -1,0 +1,42 @@
+"""`relay submit`, `watch`, `jobs` and `job`, as a person uses them: processes of their own, against a relay."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import at, relay
+from tests.journeys import journey
+
+pytestmark = pytest.mark.anyio
+FIELDS = ("model=gen4.5", "text_prompt=A coast", "duration=5", "aspect_ratio=16:9", "replyRef=order-7")
+
+
+async def test_a_job_is_submitted_followed_listed_and_explained(tmp_path: Path) -> None:
+    async with journey(tmp_path) as here:
+        code, address, _ = await relay("submit", *FIELDS, "--watch", env=at(here))
+        _, listed, _ = await relay("jobs", "--state=succeeded", "--reply-ref=order-7", "--json", env=at(here))
+        [job] = json.loads(listed)
+        _, table, _ = await relay("jobs", env=at(here))
+        _, shown, _ = await relay("job", job["id"], env=at(here))
+        _, lines, _ = await relay("watch", job["id"], "--json", env=at(here))
+
+    assert (code, address.startswith(f"{here.relay_url}/v1/artifacts/")) == (0, True)
+    assert job["id"] in table
+    assert "succeeded" in shown
+    assert "Accepted at" in shown
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert (events[0]["type"], events[-1]["type"]) == ("job.queued", "job.succeeded")
+
+
+async def test_what_fails_is_said_and_is_the_exit_code(tmp_path: Path) -> None:
+    async with journey(tmp_path, faults={"fails": {"value": "safety"}}) as here:
+        failed = await relay("submit", *FIELDS, "--watch", env=at(here))
+        refused = await relay("submit", "model=gen4.5", "duration=99", env=at(here))
+        wrong = await relay("submit", "model", env=at(here))
+        unknown = await relay("job", "nothing", env=at(here))
+
+    assert (failed[0], "failed" in failed[1]) == (1, True)
+    assert (refused[0], "duration" in refused[2]) == (1, True)
+    assert (wrong[0], "FIELD=VALUE" in wrong[2]) == (2, True)
+    assert (unknown[0], "no job" in unknown[2]) == (1, True)

@@ -1,0 +1,164 @@
+"""With a storage the addresses of files outlive the upstream's links and tasks, and without it the links."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from relay.clock import ManualClock
+from tests.journeys import Journey, journey, surroundings
+
+pytestmark = pytest.mark.anyio
+
+JOBS = 20
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "files").rglob("*") if path.is_file() and path.name != "instance")
+
+
+def storage(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"artifacts": f"file://{folder / 'files'}", **more}
+
+
+async def all_kept(here: Journey, jobs: int = 1) -> list[dict[str, Any]]:
+    """The rows of all files, once those of so many jobs are kept: a film and a preview each."""
+
+    async def look() -> list[dict[str, Any]]:
+        return (await here.get("/v1/artifacts?limit=200"))["data"]  # type: ignore[no-any-return]
+
+    return await here.until(look, lambda rows: sum(row["state"] == "kept" for row in rows) == 2 * jobs)
+
+
+async def addresses(here: Journey) -> list[str]:
+    """Every address in every event and job, the newest made now."""
+    events = (await here.get("/v1/events?since=earliest&limit=200&type=job.succeeded"))["data"]
+    jobs = (await here.get("/v1/jobs?limit=200"))["data"]
+    found = []
+    for job in [*(event["data"]["job"] for event in events), *jobs]:
+        for artifact in job["artifacts"]:
+            found += [artifact["url"], *artifact["previewUrls"]]
+    return found
+
+
+async def digests(urls: list[str]) -> list[str]:
+    async with httpx2.AsyncClient(trust_env=False) as stranger:
+        answers = await asyncio.gather(*(stranger.get(url) for url in urls))
+    assert {answer.status_code for answer in answers} == {200}
+    return [hashlib.sha256(answer.content).hexdigest() for answer in answers]
+
+
+@pytest.mark.parametrize("with_storage", [True, False])
+async def test_every_address_of_every_event_serves_its_file_after_the_links_have_died(
+    tmp_path: Path, with_storage: bool
+) -> None:
+    sandbox_clock = ManualClock()
+    faults = {"links_expire": 5, "callbacks": "none"}
+    settings = storage(tmp_path) if with_storage else {}
+    async with journey(tmp_path, sandbox_clock=sandbox_clock, faults=faults, times_s=(0.0, 0.0), **settings) as here:
+        jobs = [await here.submit(text_prompt=f"hill {n}") for n in range(JOBS)]
+        for job in jobs:
+            await here.ended(job["id"])
+        if with_storage:
+            await all_kept(here, JOBS)
+        before = await digests(await addresses(here))
+        sandbox_clock.advance(60)
+        if with_storage:
+            here.vendor.faults.replace({"links_fail": "500"})
+        after = await digests(await addresses(here))
+
+    assert before == after
+    assert len(before) == 4 * JOBS
+    assert len(set(before)) == 2 * JOBS, "every film and every preview is another one"
+
+
+async def test_a_kept_file_says_so_and_is_served_in_parts(tmp_path: Path) -> None:
+    async with journey(tmp_path, **storage(tmp_path)) as here:
+        job = await here.ended((await here.submit())["id"])
+        rows = await all_kept(here)
+        here.vendor.faults.replace({"links_fail": "403"})
+        artifact = (await here.job(job["id"]))["artifacts"][0]
+        async with httpx2.AsyncClient(trust_env=False) as stranger:
+            whole = await stranger.get(artifact["url"])
+            head = await stranger.head(artifact["url"])
+            etag = whole.headers["etag"]
+            part = await stranger.get(artifact["url"], headers={"Range": "bytes=4-7"})
+            beyond = await stranger.get(artifact["url"], headers={"Range": f"bytes={len(whole.content)}-"})
+            changed = await stranger.get(artifact["url"], headers={"Range": "bytes=4-7", "If-Range": '"x"'})
+            same = await stranger.get(artifact["url"], headers={"If-None-Match": etag})
+
+    assert artifact["keptUntil"] is not None
+    assert artifact["sizeBytes"] == len(whole.content)
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["content-security-policy"] == "sandbox"
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
+    assert (part.status_code, part.content) == (206, b"ftyp")
+    assert part.headers["content-range"] == f"bytes 4-7/{len(whole.content)}"
+    assert (beyond.status_code, changed.status_code, same.status_code) == (416, 200, 304)
+    assert {row["sha256"] for row in rows} >= {hashlib.sha256(whole.content).hexdigest()}
+    assert len(kept(tmp_path)) == 2
+
+
+async def test_the_end_is_told_once_the_files_are_kept(tmp_path: Path) -> None:
+    async with journey(tmp_path, **storage(tmp_path, artifacts_before_final=True)) as here:
+        await here.subscribe(types=["job.succeeded"])
+        job = await here.ended((await here.submit())["id"])
+        (told,) = await here.subscriber.wait_for(1)
+
+    (artifact,) = told["data"]["job"]["artifacts"]
+    assert job["state"] == "succeeded"
+    assert artifact["keptUntil"] is not None
+    assert "notKept" not in artifact
+
+
+async def test_an_end_is_not_held_back_for_ever(tmp_path: Path) -> None:
+    clock = ManualClock()
+    faults = {"links_fail": "500"}
+    async with journey(tmp_path, clock=clock, faults=faults, **storage(tmp_path, artifacts_before_final=True)) as here:
+        job_id = (await here.submit())["id"]
+        held = await here.job_that(job_id, lambda job: bool(job["artifacts"] and job["artifacts"][0].get("notKept")))
+        clock.advance(601)
+        ended = await here.job_in(job_id, "succeeded")
+
+    assert (held["state"], held["progress"]) == ("running", 1.0)
+    assert ended["artifacts"][0]["keptUntil"] is None
+    assert "500" in ended["artifacts"][0]["notKept"]
+
+
+async def test_an_end_that_was_held_back_is_told_after_a_start_without_storage(tmp_path: Path) -> None:
+    async with surroundings(tmp_path, faults={"links_fail": "500"}) as around:
+        async with around.relay(**storage(tmp_path, artifacts_before_final=True)) as here:
+            job_id = (await here.submit())["id"]
+            await here.job_that(job_id, lambda job: bool(job["artifacts"]))
+        async with around.relay() as here:
+            ended = await here.job_in(job_id, "succeeded")
+
+    assert ended["artifacts"][0]["keptUntil"] is None
+
+
+async def test_an_erased_job_leaves_no_file(tmp_path: Path) -> None:
+    async with journey(tmp_path, **storage(tmp_path)) as here:
+        job = await here.ended((await here.submit())["id"])
+        await all_kept(here)
+        url = (await here.job(job["id"]))["artifacts"][0]["url"]
+        assert (await here.client.delete(f"/v1/jobs/{job['id']}")).status_code == 204
+        await here.until(lambda: here.get("/v1/artifacts"), lambda page: page["data"] == [])
+        gone = await here.client.get(url)
+
+    assert kept(tmp_path) == []
+    assert gone.status_code == 404
+
+
+async def test_a_file_that_somebody_removed_is_served_from_its_host(tmp_path: Path) -> None:
+    async with journey(tmp_path, **storage(tmp_path)) as here:
+        job = await here.ended((await here.submit())["id"])
+        await all_kept(here)
+        for path in kept(tmp_path):
+            path.unlink()
+        url = (await here.job(job["id"]))["artifacts"][0]["url"]
+        served = await here.client.get(url)
+
+    assert (served.status_code, served.content[4:8]) == (200, b"ftyp")
