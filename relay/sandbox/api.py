@@ -206,18 +206,18 @@ class _Face:
         if answer.after_first_callback is not None and self.sender is not None:
             await self.sender.sent(answer.after_first_callback)
         if answer.wait_ms:
-            await self._clock.sleep(answer.wait_ms / 1000)
+            await self._silence(request, answer.wait_ms / 1000)
         if answer.hang:
-            await self._silence(request)
+            await self._silence(request, HELD_MAX_S)
         if answer.hang or answer.cut:
             return _Cut()
         return Response(answer.body, answer.status, {"content-type": answer.content_type})
 
-    async def _silence(self, request: Request) -> None:
-        """Until the caller hangs up, the server stops, or HELD_MAX_S have passed."""
+    async def _silence(self, request: Request, most_s: float) -> None:
+        """Until the caller hangs up, the server stops, or so much time has passed."""
         gone = asyncio.create_task(_disconnected(request))
         released = asyncio.create_task(self.released.wait())
-        late = asyncio.create_task(self._clock.sleep(HELD_MAX_S))
+        late = asyncio.create_task(self._clock.sleep(most_s))
         await asyncio.wait({gone, released, late}, return_when=asyncio.FIRST_COMPLETED)
         for waiting in (gone, released, late):
             waiting.cancel()
