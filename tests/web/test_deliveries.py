@@ -240,20 +240,22 @@ async def test_days_of_nothing_but_failures_pause_and_tell_and_nothing_is_lost(t
         await here.ended((await here.submit())["id"])
         await settled(here)
         assert len(here.subscriber.got) == tried
-        rows = await deliveries(here)
+        before = {row["id"]: row["state"] for row in await deliveries(here)}
         here.subscriber.answers = []
         await post(here, f"/v1/subscriptions/{made['id']}/enable")
         for _ in range(2 * 6):
             await settled(here)
             clock.advance(4 * 3_600)
         await settled(here)
-        states = {row["state"] for row in await deliveries(here)}
+        after = {row["id"]: row["state"] for row in await deliveries(here)}
 
     assert paused["state"] == "paused"
     assert "503" in paused["reason"]
     assert [event["data"]["subject"] for event in told] == [made["id"]]
-    assert {row["state"] for row in rows} == {"held"}
-    assert states == {"delivered"}
+    # The first one may have used up its ten attempts before the five days were over: it is a dead letter, and stays one.
+    assert len(before) == 8
+    assert list(before.values()).count("held") >= 7
+    assert after == {id_: {"held": "delivered"}.get(state, "dead") for id_, state in before.items()}
 
 
 def type_of(body: bytes) -> str:
