@@ -33,8 +33,8 @@ _Decide = Callable[[Sequence[Happening[Any]], int], Written]
 
 READERS: Final = 2
 CACHE_KIB: Final = 16 * 1024
-# Pages that callbacks change again and again are copied back once for all of them: at most 32 MiB of log.
-WAL_PAGES: Final = 8_000
+# A longer log is copied back more rarely, and whoever waits meanwhile waits longer; it saves no time in all.
+WAL_PAGES: Final = 1_000
 ITER_CHUNK_SIZE: Final = 64
 ROWS_AT_ONCE: Final = 64
 # Errors that the values of one happening cause; SQLite's other ones concern the file, and so the whole group.
