@@ -76,7 +76,7 @@ def show(url: str, token: str, as_json: bool, job: str) -> None:
     if as_json:
         print_json({**found, "why": why})
         return
-    print_table((name, found[name]) for name in SHOWN)
+    print_table((name, f"{found[name]:.0%}" if name == "progress" else found[name]) for name in SHOWN)
     for artifact in found["artifacts"]:
         click.echo(artifact["url"])
     click.echo("\n" + "\n".join(why["sentences"]))

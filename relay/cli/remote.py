@@ -44,9 +44,9 @@ def ask(url: str, token: str, question: Callable[[RelayClient], Awaitable[T]]) -
     try:
         return asyncio.run(asked())
     except ClientError as error:
-        for problem in error.problem.get("problems", []):
-            click.echo(f"{problem['field']}: {problem['message']}", err=True)
-        click.echo(f"relay: {error}", err=True)
+        # The sentence of a refused request is that of its problems, which are easier to read a line each.
+        problems = [f"{problem['field']}: {problem['message']}" for problem in error.problem.get("problems", [])]
+        click.echo("\n".join(f"relay: {line}" for line in problems or [str(error)]), err=True)
         sys.exit(1)
 
 

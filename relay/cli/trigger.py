@@ -36,6 +36,8 @@ def command(url: str, token: str, as_json: bool, scenario: str, sandbox: str) ->
         print_json(job)
     else:
         click.echo(f"{scenario}: {chosen.sentence}\njob {job['id']}")
+        if (job["queuePosition"] or 1) > 1:
+            click.echo("other jobs wait before it: what happens to creates happens to the first of them")
 
 
 async def _submit(client: RelayClient, scenario: Scenario, name: str) -> dict[str, Any]:

@@ -20,6 +20,9 @@ SubscriptionState = Literal["active", "paused", "disabled"]
 # `held` is never stored: so the doors show what is waiting or due for a subscription that is paused or disabled.
 DeliveryState = Literal["waiting", "due", "sending", "delivered", "superseded", "dead", "held"]
 OPEN: Final = frozenset({"waiting", "due", "sending"})
+# What the vault seals them for.
+URL_SEAL: Final = "subscription-url"
+SECRET_SEAL: Final = "webhook-secret"  # noqa: S105 # a purpose, no secret
 ANSWERS_KEPT: Final = 20
 
 

@@ -1,4 +1,4 @@
-"""A changed copy of a frozen record, at a quarter of what `dataclasses.replace` costs.
+"""A changed copy of a frozen record, for where `dataclasses.replace` would cost too much.
 
 Every callback changes a job and an attempt of some thirty fields each; `replace` runs their `__init__` in Python.
 """

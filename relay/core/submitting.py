@@ -25,6 +25,7 @@ from relay.core.receiving import absorb
 from relay.core.task import RUNNING, Report, named
 from relay.core.tokens import DAY_MS, check_quota
 from relay.core.watch import in_doubt_too_long, next_ask_ms, next_late_look_ms, next_look_ms
+from relay.core.wording import counted
 from relay.errors import KeyReused, LimitReached
 
 FAILED_ATTEMPTS_KEPT: Final = 10
@@ -69,7 +70,7 @@ class JobSubmitted(Happening[Job]):
         ):
             if waiting >= limit:
                 raise LimitReached(
-                    f"{whose} {waiting} waiting jobs, and {limit} is the limit; nothing was stored",
+                    f"{whose} {counted(waiting, 'waiting job')}, and {limit} is the limit; nothing was stored",
                     retry_after_s=QUEUE_RETRY_AFTER_S,
                 )
         for token in loaded.tokens:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, Token
+from relay.core.wording import counted
 from relay.errors import Conflict, NotFound, QuotaReached
 
 TOKENS_MAX: Final = 1_000
@@ -58,13 +59,14 @@ def check_quota(token: Token, waiting: int, of_day: int, oldest_ms: int | None, 
     """
     if token.max_waiting is not None and waiting >= token.max_waiting:
         raise QuotaReached(
-            f"this token has {waiting} waiting jobs, and {token.max_waiting} is its limit; nothing was stored",
+            f"this token has {counted(waiting, 'waiting job')}, and {token.max_waiting} is its limit; "
+            "nothing was stored",
             retry_after_s=WAITING_RETRY_AFTER_S,
         )
     if token.max_per_day is not None and of_day >= token.max_per_day:
         frees_ms = min((oldest_ms or now_ms) + DAY_MS, now_ms + DAY_MS)
         raise QuotaReached(
-            f"this token has submitted {of_day} jobs in 24 hours, and {token.max_per_day} is its limit; "
+            f"this token has submitted {counted(of_day, 'job')} in 24 hours, and {token.max_per_day} is its limit; "
             "nothing was stored",
             retry_after_s=max(1, -(-(frees_ms - now_ms) // 1000)),
         )

@@ -6,6 +6,7 @@ from typing import Any
 from relay.core.delivery import Delivery
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job, Outlook, iso
+from relay.core.wording import counted
 
 
 def explain(
@@ -31,7 +32,7 @@ def explain(
         case "running":
             told += _runs(job, attempts, outlook, now_ms)
         case "succeeded":
-            told.append(f"It succeeded at {iso(job.finished_at_ms)} with {_count(len(job.artifacts), 'artifact')}.")
+            told.append(f"It succeeded at {iso(job.finished_at_ms)} with {counted(len(job.artifacts), 'artifact')}.")
         case _:
             told.append(_failed(job))
     if notice := still_renders(job, attempts):
@@ -82,14 +83,14 @@ def _waits(
     job: Job, accounts: Sequence[Account], busy: Mapping[str, int], outlook: Outlook, now_ms: int
 ) -> Iterator[str]:
     ahead = (outlook.queue_position or 1) - 1
-    place = "it is next" if ahead == 0 else f"{_count(ahead, 'job')} ahead"
+    place = "it is next" if ahead == 0 else f"{counted(ahead, 'job')} ahead"
     usable = [account for account in accounts if account.slots and job.pinned in (None, account.email)]
     if not usable:
         yield f"Waits: no account is known that could run it{f' but {job.pinned}' if job.pinned else ''}; {place}."
     for account in usable:
         taken = f"{busy.get(account.email, 0)} of {account.allowed} running"
         if account.others:
-            taken += f" and {_count(account.others, 'task')} of somebody else's"
+            taken += f" and {counted(account.others, 'task')} of somebody else's"
         if account.parked is not None and account.retry_at_ms > now_ms:
             yield f"{account.email} is parked ({account.reason}) and is tried again at {iso(account.retry_at_ms)}."
         elif account.retry_at_ms > now_ms:
@@ -107,13 +108,13 @@ def _in_doubt(attempts: Sequence[Attempt], in_doubt_after_s: float) -> Iterator[
         if attempt.state == "unknown":
             ends = iso(attempt.sent_at_ms + int(in_doubt_after_s * 1000))
             yield (
-                f"Attempt {attempt.number} was looked for {_count(attempt.asked, 'time')}, and is again at "
+                f"Attempt {attempt.number} was looked for {counted(attempt.asked, 'time')}, and is again at "
                 f"{iso(attempt.ask_at_ms)}. It may be paid for, so it is never sent again by itself; "
                 f"if it is not found by {ends}, the job fails with submit_unknown."
             )
             if attempt.candidates:
                 yield (
-                    f"{_count(len(attempt.candidates), 'task')} with the same prompt began near it on "
+                    f"{counted(len(attempt.candidates), 'task')} with the same prompt began near it on "
                     f"{attempt.account} (see candidates); the relay does not guess, but who knows can POST …/resolve."
                 )
 
@@ -126,7 +127,7 @@ def _runs(job: Job, attempts: Sequence[Attempt], outlook: Outlook, now_ms: int) 
     if current is not None and current.empty_since_ms is not None:
         yield f"The upstream says that it succeeded, but has had no file of it since {iso(current.empty_since_ms)}."
     if current is not None and current.missing:
-        yield f"The upstream has denied it {_count(current.missing, 'time')} since {iso(current.missing_since_ms)}."
+        yield f"The upstream has denied it {counted(current.missing, 'time')} since {iso(current.missing_since_ms)}."
     if current is not None and current.ask_at_ms is not None:
         yield f"It is asked about next {_in(current.ask_at_ms, now_ms)}, or at once when a callback says that it ended."
     if job.artifacts:
@@ -149,7 +150,7 @@ def _delivery(delivery: Delivery) -> str:
     whom = f"{delivery.event_type} to subscription {delivery.subscription_id}"
     match delivery.state:
         case "delivered":
-            tries = _count(delivery.attempts, "attempt")
+            tries = counted(delivery.attempts, "attempt")
             return f"{whom}: delivered at {iso(delivery.finished_at_ms)} after {tries}."
         case "superseded":
             return f"{whom}: not needed any more ({delivery.reason})."
@@ -163,7 +164,7 @@ def _delivery(delivery: Delivery) -> str:
             return f"{whom}: being sent."
         case _:
             why = f" ({delivery.reason})" if delivery.reason else ""
-            return f"{whom}: due at {iso(delivery.due_at_ms)}, {_count(delivery.attempts, 'attempt')} so far{why}."
+            return f"{whom}: due at {iso(delivery.due_at_ms)}, {counted(delivery.attempts, 'attempt')} so far{why}."
 
 
 def _facts(
@@ -207,7 +208,3 @@ def _in(at_ms: int, now_ms: int) -> str:
         return f"in about {seconds} s"
     minutes = round(seconds / 60)
     return f"in about {minutes} min" if minutes < 90 else f"in about {round(minutes / 60)} h"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -71,3 +71,8 @@ def _squeeze(name: str) -> str:
 def _clean(text: str) -> str:
     cut = text if len(text) <= GIVEN_MAX else text[: GIVEN_MAX - 1] + "…"
     return cut.translate(_REPLACED).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def counted(number: int, what: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

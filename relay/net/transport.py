@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Final
 
-import httpcore2
+import httpx2
 
 from relay.clock import ROUNDING_S, Clock, SystemClock
 from relay.core.target import Allow, Target, check_addresses, check_url
@@ -176,7 +176,7 @@ class GuardedTransport:
         connection = await self._reach(call, _alternating(addresses)[:MAX_CANDIDATES])
         if target.scheme == "https":
             call.enter("tls")
-            self._ssl_context = self._ssl_context or httpcore2.default_ssl_context()
+            self._ssl_context = self._ssl_context or httpx2.create_ssl_context(trust_env=False)
             self._ssl_context.set_alpn_protocols(["http/1.1"])
             await connection.start_tls(self._ssl_context)
         return connection

@@ -21,7 +21,7 @@ from relay.core.ledger import Adoption, Callback, Quarantined, Record, Token, Us
 T = TypeVar("T")
 
 # A 2 KB body stored plainly costs 4 KB of pages; at level 1 well under 1 KB. The small window is as good for it, and
-# four times as cheap: most of what zlib does for so little is to set up its tables.
+# much cheaper: most of what zlib does for so little is to set up its tables.
 PACK_LEVEL: Final = 1
 PACK_WINDOW_BITS: Final = 12
 PACK_MEMORY: Final = 5

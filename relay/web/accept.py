@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from relay.core import job as jobs
-from relay.core.delivery import Subscription
+from relay.core.delivery import URL_SEAL, Subscription
 from relay.core.event import FINAL_TYPES, PROGRESS
 from relay.core.job import Job, Origin
 from relay.core.ledger import UsedKey
@@ -22,7 +22,6 @@ from relay.vault import new_uuid7
 from relay.web.guard import Principal
 
 REPLY_TYPES: Final = (PROGRESS, *sorted(FINAL_TYPES))
-URL_SEAL: Final = "subscription-url"
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARS: Final = 255
 _KEY: Final = re.compile(rf"[!-~](?:[ -~]{{0,{KEY_MAX_CHARS - 2}}}[!-~])?")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.core.delivery import URL_SEAL
 from relay.core.job import Job, event_view, task_id_of
 from relay.core.outcome import Found, Missing
 from relay.core.steering import JobCancelled, JobErased, JobResolved
@@ -14,7 +15,7 @@ from relay.core.task import TASK_ID, Report, account_of
 from relay.core.why import still_renders
 from relay.errors import BadGateway, Conflict, Forbidden, InvalidRequest
 from relay.vault import new_uuid7
-from relay.web.accept import URL_SEAL, queue
+from relay.web.accept import queue
 from relay.web.forecast import outlook_of
 from relay.web.guard import Principal
 from relay.web.jobs import find, shown

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.core.breaker import Breaker
 from relay.core.delivering import SecretRotated, SubscriptionChanged, SubscriptionRemoved, SubscriptionSaved
-from relay.core.delivery import Subscription
+from relay.core.delivery import SECRET_SEAL, URL_SEAL, Subscription
 from relay.core.event import FINAL_TYPES, JOB_TYPES, TYPES
 from relay.core.job import iso
 from relay.core.replaying import BacklogDropped
@@ -19,14 +19,13 @@ from relay.core.target import check_url
 from relay.errors import Conflict, InvalidRequest, NotFound, Problem, Unavailable
 from relay.settings import Duration
 from relay.vault import new_uuid7, new_webhook_secret
-from relay.web.accept import URL_SEAL, shown_url
+from relay.web.accept import shown_url
 from relay.web.problem import Json, read_object, read_query
 
 SUBSCRIPTIONS_MAX: Final = 500
 PINGS_AT_ONCE: Final = 8
 KEEP_OLD_S: Final = 24 * 3600
 KEEP_OLD_MAX_S: Final = 7 * 24 * 3600
-SECRET_SEAL: Final = "webhook-secret"  # noqa: S105 # the purpose of a seal
 _ONCE: Final = {"Cache-Control": "no-store"}
 
 Model = TypeVar("Model", bound=BaseModel)

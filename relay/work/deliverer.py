@@ -8,7 +8,7 @@ from typing import Any, Final
 from relay.clock import Clock
 from relay.core import event as events
 from relay.core.delivering import DeliveryAttempted, DeliveryClaimed, DeliveryReleased
-from relay.core.delivery import Delivery, Subscription
+from relay.core.delivery import SECRET_SEAL, URL_SEAL, Delivery, Subscription
 from relay.core.dropin import task_view
 from relay.core.job import NO_OUTLOOK, Address, iso
 from relay.core.retry import Answer
@@ -147,9 +147,9 @@ class Deliverer(Worker):
 
     def _opened(self, subscription: Subscription, now_ms: int) -> tuple[str, list[str]]:
         """The address, and the secrets that are still good."""
-        url = self._vault.open(subscription.url_sealed, "subscription-url").decode()
+        url = self._vault.open(subscription.url_sealed, URL_SEAL).decode()
         keys = [
-            self._vault.open(secret["sealed"], "webhook-secret").decode()
+            self._vault.open(secret["sealed"], SECRET_SEAL).decode()
             for secret in subscription.secrets
             if secret["expiresAtMs"] is None or secret["expiresAtMs"] > now_ms
         ]

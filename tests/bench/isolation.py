@@ -17,6 +17,7 @@ from pathlib import Path
 
 from relay.clock import SystemClock
 from relay.core.delivering import SubscriptionSaved
+from relay.core.delivery import SECRET_SEAL, URL_SEAL
 from relay.core.target import parse_allow
 from relay.feed import Feed
 from relay.net.webhook import WebhookSender
@@ -58,8 +59,8 @@ class Endpoints:
 async def subscribe(store: SqliteStore, vault: Vault, hosts: list[str], port: int) -> None:
     """Each endpoint is told of the jobs of its own reference."""
     for host in hosts:
-        secret = {"sealed": vault.seal(new_webhook_secret(), "webhook-secret"), "expiresAtMs": None}
-        url = vault.seal(f"http://{host}:{port}/hook", "subscription-url")
+        secret = {"sealed": vault.seal(new_webhook_secret(), SECRET_SEAL), "expiresAtMs": None}
+        url = vault.seal(f"http://{host}:{port}/hook", URL_SEAL)
         made = subscription(host, url_sealed=url, secrets=[secret], types=["job.queued"], reply_ref=host)
         await store.apply(SubscriptionSaved(made))
 

@@ -32,11 +32,12 @@ async def test_a_job_is_submitted_followed_listed_and_explained(tmp_path: Path) 
 async def test_what_fails_is_said_and_is_the_exit_code(tmp_path: Path) -> None:
     async with journey(tmp_path, faults={"fails": {"value": "safety"}}) as here:
         failed = await relay("submit", *FIELDS, "--watch", env=at(here))
-        refused = await relay("submit", "model=gen4.5", "duration=99", env=at(here))
+        refused = await relay("submit", "model=gen4.5", "duration=99", "priority=99", env=at(here))
         wrong = await relay("submit", "model", env=at(here))
         unknown = await relay("job", "nothing", env=at(here))
 
     assert (failed[0], "failed" in failed[1]) == (1, True)
-    assert (refused[0], "duration" in refused[2]) == (1, True)
+    assert (refused[0], refused[1]) == (1, "")
+    assert sorted(line.split(": ")[1] for line in refused[2].splitlines()) == ["duration", "priority"]
     assert (wrong[0], "FIELD=VALUE" in wrong[2]) == (2, True)
     assert (unknown[0], "no job" in unknown[2]) == (1, True)

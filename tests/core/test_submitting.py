@@ -70,8 +70,8 @@ def test_an_accepted_request_is_queued_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        ({"queue_per_token": 1}, "this token has 1 waiting jobs, and 1 is the limit; nothing was stored"),
-        ({"queue_max": 1}, "the relay has 1 waiting jobs, and 1 is the limit; nothing was stored"),
+        ({"queue_per_token": 1}, "this token has 1 waiting job, and 1 is the limit; nothing was stored"),
+        ({"queue_max": 1}, "the relay has 1 waiting job, and 1 is the limit; nothing was stored"),
     ],
 )
 def test_a_full_queue_refuses_and_stores_nothing(limits: dict[str, int], sentence: str) -> None:
