@@ -67,7 +67,8 @@ async def test_a_second_head_on_the_same_connection_is_bounded_as_well(monkeypat
         assert await ended(reader)
 
 
-async def test_a_head_without_end_is_cut_at_its_bound() -> None:
+async def test_a_head_without_end_is_cut_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "HEAD_S", 3_600.0)
     async with connected() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (serve.HEAD_MAX_BYTES + 1))
         assert await ended(reader)
