@@ -87,7 +87,7 @@ def _preview(found: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     print_table(map(_row, found["sample"]), *COLUMNS)
-    click.echo(f"{found['count']} deliveries would be sent again; --yes does it")
+    click.echo(f"to be sent again: {found['count']}; --yes does it")
 
 
 def _row(delivery: dict[str, Any]) -> tuple[Any, ...]:

@@ -72,7 +72,7 @@ async def test_a_replay_is_a_preview_until_it_is_wanted(tmp_path: Path) -> None:
         nothing = await relay("delivery", "replay", "--since=2100-01-01T00:00:00Z", "--yes", "--json", env=at(here))
 
         assert said == ""
-        assert "3 deliveries would be sent again" in preview
+        assert "to be sent again: 3" in preview
         assert all(delivery in preview for delivery in ids)
         assert json.loads(counted)["count"] == before == 3
         assert (code, json.loads(done)["state"], json.loads(done)["requeued"]) == (0, "done", 3)
