@@ -21,6 +21,7 @@ from relay.web import (
     history,
     jobs,
     passage,
+    static,
     steering,
     stream,
     subscriptions,
@@ -77,6 +78,7 @@ def routes() -> list[Route]:
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
+        door("GET", "/static/{path:path}", static.serve),
         door("GET", "/healthz", health.alive),
         door("GET", "/readyz", health.ready),
     ]

@@ -1,0 +1,1 @@
+// Follows events of the relay.
