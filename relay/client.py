@@ -26,11 +26,14 @@ from relay.errors import ClientError
 TIMEOUT_S: Final = 30.0
 # The relay sends a heartbeat every 15 s; three missing ones mean that the connection is dead.
 SILENCE_S: Final = 50.0
-RECONNECT_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+RECONNECT_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 10.0, 10.0)
+# However long a server, or whoever stands in front of it, asks to be left alone.
+WAIT_MAX_S: Final = 60.0
 SUBMIT_TRIES: Final = 3
 PAGE: Final = 100
 # The types of what a stream tells of itself begin like this.
 NOTICE: Final = "stream."
+GAP: Final = "stream.gap"
 _ENDED: Final = 204
 _Query = Mapping[str, Sequence[str]]
 
@@ -182,12 +185,14 @@ class RelayClient:
     async def watch(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """Every event of a job, from its first to its final one, each once and in order.
 
-        A connection that breaks is made again behind the last event that came. Ends after the final event; raises
-        `ClientError` when the relay refuses, or cannot be reached again after several tries.
+        A connection that breaks is made again behind the last event that came, after the time that the relay asks for.
+        Where events are gone from the log, a `stream.gap` comes in their place (`data` says how many, and where the
+        job can be read). Ends after the final event; raises `ClientError` when the relay refuses, or cannot be reached
+        again after several tries.
         """
         async with aclosing(self._follow(f"/v1/jobs/{job_id}/events", {}, None)) as frames:
             async for _, event in frames:
-                if not event["type"].startswith(NOTICE):
+                if event["type"] == GAP or not event["type"].startswith(NOTICE):
                     yield event
                 if event["type"] in FINAL_TYPES:
                     return
@@ -227,39 +232,43 @@ class RelayClient:
         self, path: str, query: _Query, last: str | None, *, patient: bool = False
     ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
         """Events and notices of a stream with the position behind each; a stream that breaks is opened again there."""
-        failures, was_open = 0, False
+        failures, was_open, retry_s = 0, False, 0.0
         while True:
             try:
                 async with aclosing(self._stream(path, query, last)) as frames:
-                    async for position, event in frames:
-                        last, failures, was_open = position or last, 0, True
-                        yield position, event
-                raise _BadGateway("it has ended")
-            except (httpx2.HTTPError, _BadGateway) as error:
+                    async for frame in frames:
+                        failures, was_open, last = 0, True, frame.id or last
+                        retry_s = retry_s if frame.retry is None else frame.retry / 1000
+                        if frame.data:
+                            yield last or "", _told(frame)
+                raise _Again("it has ended")
+            except (httpx2.HTTPError, _Again) as error:
                 if failures >= len(RECONNECT_S) and not (patient and was_open):
                     raise ClientError(f"the stream broke, and the relay does not answer ({error})") from error
                 reason = f"the stream broke ({error}), and is opened again"
+                asked_s = error.wait_s if isinstance(error, _Again) else 0.0
             except _Over:
                 return
             yield last or "", {"type": "stream.broken", "data": {"reason": reason}}
-            await self._clock.sleep(RECONNECT_S[min(failures, len(RECONNECT_S) - 1)])
+            # What the stream said of itself spreads those who all lost it at the same moment.
+            own_s = retry_s if retry_s and not failures else RECONNECT_S[min(failures, len(RECONNECT_S) - 1)]
+            await self._clock.sleep(min(max(own_s, asked_s), WAIT_MAX_S))
             failures += 1
 
-    async def _stream(self, path: str, query: _Query, last: str | None) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+    async def _stream(self, path: str, query: _Query, last: str | None) -> AsyncGenerator[httpx2.ServerSentEvent]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
         timeout = httpx2.Timeout(TIMEOUT_S, read=SILENCE_S)
         async with self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as answer:
             if answer.status_code == _ENDED:
                 raise _Over
             if answer.status_code in (429, 502, 503, 504):
-                raise _BadGateway(f"{answer.status_code}")
+                after = answer.headers.get("retry-after", "")
+                raise _Again(f"{answer.status_code}", float(after) if after.isdecimal() else 0.0)
             if answer.status_code != 200:
                 await answer.aread()
                 raise _refusal(answer)
             async for frame in httpx2.EventSource(answer):
-                if frame.data:
-                    told: Any = frame.json()
-                    yield frame.id, {"type": frame.event, "data": told} if frame.event.startswith(NOTICE) else told
+                yield frame
 
     async def _all(
         self, path: str, cursor: str, filters: _Query = MappingProxyType({}), limit: int | None = None
@@ -315,8 +324,17 @@ class _Over(Exception):
     """204: the job has ended, and everything has been read."""
 
 
-class _BadGateway(Exception):
-    """Somebody in front of the relay, or the relay itself, asks to come again."""
+class _Again(Exception):
+    """The stream is over, or somebody in front of the relay, or it itself, asks to come again after `wait_s`."""
+
+    def __init__(self, said: str, wait_s: float = 0.0) -> None:
+        super().__init__(said)
+        self.wait_s = wait_s
+
+
+def _told(frame: httpx2.ServerSentEvent) -> dict[str, Any]:
+    told: Any = frame.json()
+    return {"type": frame.event, "data": told} if frame.event.startswith(NOTICE) else told
 
 
 def _refusal(answer: httpx2.Response) -> ClientError:

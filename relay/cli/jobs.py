@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from relay.cli.remote import ask, of_relay, print_json, print_table
-from relay.client import NOTICE, RelayClient
+from relay.client import GAP, NOTICE, RelayClient
 
 COLUMNS: Final = ("id", "state", "progress", "model", "account", "created", "replyRef")
 SHOWN: Final = (
@@ -103,9 +103,13 @@ def _follow(url: str, token: str, as_json: bool, job_id: str) -> None:
         console = Console(stderr=True)
         with Progress(*columns, TimeElapsedColumn(), console=console, disable=as_json) as progress:
             bar = progress.add_task("queued", total=1.0)
-            async for last in client.watch(job_id):
+            async for event in client.watch(job_id):
                 if as_json:
-                    click.echo(json.dumps(last, ensure_ascii=False))
+                    click.echo(json.dumps(event, ensure_ascii=False))
+                if event["type"] == GAP:
+                    click.echo("some of the job's events are no longer there", err=True)
+                    continue
+                last = event
                 shown = last["data"]["job"]
                 progress.update(bar, completed=shown["progress"], description=shown["state"])
         return last
