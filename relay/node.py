@@ -131,6 +131,7 @@ class Node:
                 vault,
                 settings.admin_token.get_secret_value(),
                 settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
+                settings.public_url,
             ),
             streams=Streams(),
             ping=deliverer.ping,

@@ -21,6 +21,7 @@ from relay.web import (
     history,
     jobs,
     passage,
+    session,
     static,
     steering,
     stream,
@@ -78,6 +79,9 @@ def routes() -> list[Route]:
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
+        door("POST", "/session", session.create),
+        door("GET", "/session", session.show, "submit", "read", "manage"),
+        door("DELETE", "/session", session.end),
         door("GET", "/static/{path:path}", static.serve),
         door("GET", "/healthz", health.alive),
         door("GET", "/readyz", health.ready),
@@ -137,5 +141,6 @@ def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> St
     # A sender of callbacks that does not follow a redirect would lose one.
     app.router.redirect_slashes = False
     app.state.write_check = health.WriteCheck()
+    app.state.sign_ins = session.Attempts()
     app.state.pings = 0
     return app

@@ -1,10 +1,15 @@
-"""Who may do what: every door but the open ones asks for a bearer token and one of its scopes."""
+"""Who may do what: every door but the open ones asks for a token and one of its scopes.
+
+A token comes as a bearer, or as the cookie of a browser whose reader has signed in with it (`session.py`).
+"""
 
 import hmac
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,6 +26,9 @@ SCOPES: Final[frozenset[str]] = frozenset(get_args(Scope))
 TOKEN_MAX_CHARS: Final = 512
 TICKET_MAX_CHARS: Final = 4_096
 TICKET: Final = "ticket"
+SESSION: Final = "session"
+SESSION_S: Final = 7 * 86_400
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 Door = Callable[[Request], Awaitable[Response]]
 
@@ -38,13 +46,15 @@ class Ticket:
 class Principal:
     """Whoever holds a token. `token_id` owns the jobs that it submits, `name` is shown.
 
-    With a `ticket` it is somebody to whom that token's holder has shown a little of what it sees.
+    With a `ticket` it is somebody to whom that token's holder has shown a little of what it sees. A session ends at
+    `until_ms`.
     """
 
     token_id: str
     name: str
     scopes: frozenset[str]
     ticket: Ticket | None = None
+    until_ms: int | None = None
 
     def sees(self, token_id: str) -> bool:
         """Whether this principal may know of the jobs of `token_id`: of its own, or of all with `read`."""
@@ -72,9 +82,20 @@ class Guard:
     It asks anew for each request, so that a token that was revoked, by whichever process, opens nothing from then on.
     """
 
-    def __init__(self, store: Store, vault: Vault, admin_token: str, inbox_token: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        admin_token: str,
+        inbox_token: str | None = None,
+        public_url: str | None = None,
+    ) -> None:
         self._store = store
         self._vault = vault
+        self._public_url = public_url
+        self.secure = (public_url or "").startswith("https:")
+        # Cookies know no ports: of two relays on one host each has its own.
+        self.cookie = f"{'__Host-' if self.secure else ''}relay-{store.instance}"
         self._inbox_hash = hash_token(inbox_token) if inbox_token else None
         self._admin_hash = hash_token(admin_token)
 
@@ -84,10 +105,33 @@ class Guard:
 
     async def who(self, request: Request) -> Principal:
         """The holder of the request's token; `Unauthorized` without a good one."""
+        if not request.headers.get("authorization") and self.cookie in request.cookies:
+            return await self._signed_in(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("send a token: Authorization: Bearer <token>")
+        return await self._holder(token)
+
+    async def sign_in(self, token: str, now_ms: int) -> tuple[str, Principal]:
+        """The cookie's value for the holder of this token; `Unauthorized` when it is not known."""
+        holder = await self._holder(token)
+        until_ms = now_ms + SESSION_S * 1000
+        return self._vault.seal(json.dumps([hash_token(token), until_ms]), SESSION), replace(holder, until_ms=until_ms)
+
+    async def _signed_in(self, request: Request) -> Principal:
+        """Whoever came with this cookie; what changes something must come from a page of ours."""
+        known, until_ms = None, 0
+        with suppress(RelayError):
+            token_hash, until_ms = json.loads(self._vault.open(request.cookies[self.cookie], SESSION))
+            known = await self._known(token_hash)
+        if known is None or until_ms <= request.app.state.clock.now_ms():
+            raise Unauthorized("your session is over; sign in again")
+        if request.method not in SAFE_METHODS:
+            check_origin(request, self._public_url)
+        return replace(known, until_ms=until_ms)
+
+    async def _holder(self, token: str) -> Principal:
         known = None if len(token) > TOKEN_MAX_CHARS else await self._known(hash_token(token))
         if known is None:
             raise Unauthorized("this token is not known to the relay")
@@ -102,7 +146,8 @@ class Guard:
 
     async def lives(self, principal: Principal, now_ms: int) -> bool:
         """Whether what somebody came with is still good; for what goes on after its request was let in."""
-        if principal.ticket is not None and principal.ticket.expires_at_ms <= now_ms:
+        until_ms = principal.ticket.expires_at_ms if principal.ticket else principal.until_ms
+        if until_ms is not None and until_ms <= now_ms:
             return False
         return principal.token_id == ADMIN.token_id or await self._store.token(principal.token_id) is not None
 
@@ -124,6 +169,18 @@ class Guard:
         if maker is None or expires_at_ms <= now_ms:
             raise Unauthorized("this ticket is over; ask for a new one")
         return replace(maker, ticket=Ticket(job_id, reply_ref, expires_at_ms))
+
+
+def check_origin(request: Request, public_url: str | None) -> None:
+    """`Forbidden` unless a page of ours sends this: a browser sends the cookie, but cannot be made to lie about itself.
+
+    Ours is what the browser calls the host that it speaks to, or what the settings do, behind a proxy that renames it.
+    """
+    origin = urlsplit(request.headers.get("origin", ""))
+    own = urlsplit(public_url or "")
+    ours, schemes = {request.headers.get("host", ""), own.netloc} - {""}, {"https", own.scheme or "http"}
+    if origin.scheme not in schemes or origin.netloc not in ours:
+        raise Forbidden("with a session's cookie, only the relay's own pages may change things: Origin is another")
 
 
 def _principal(token: Token) -> Principal:

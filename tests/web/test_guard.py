@@ -13,7 +13,8 @@ from tests.journeys import ADMIN_TOKEN, Journey
 pytestmark = pytest.mark.anyio
 
 DROPIN = "/v1/runwayml/"
-# Health, callbacks by their secret, artifacts by their signature, public keys, files of pages: nothing else, ever.
+# Health, callbacks by their secret, artifacts by their signature, public keys, files of pages,
+# signing in: nothing else, ever.
 OPEN = {
     "/healthz",
     "/readyz",
@@ -21,6 +22,7 @@ OPEN = {
     "/callbacks/inbox/{token}",
     "/v1/artifacts/{id}/{name}",
     "/.well-known/webhooks-keys.json",
+    "/session",
     "/static/{path:path}",
 }
 
