@@ -21,7 +21,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from relay.errors import InvalidRequest, Problem
 
@@ -36,31 +38,34 @@ UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # How an answer is lost or replaced: an HTTP status with the text that a proxy in front of the upstream sends, an HTML
 # page, a connection that is closed without an answer, or silence until the caller gives up.
-WAYS: Final = ("522", "500", "502", "503", "504", "408", "html", "cut", "hang")
+WAYS: Final = "522 500 502 503 504 408 html cut hang"
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One fault that can be set; `default` is the value of a switch that is named without one (None: needed)."""
+    """One fault that can be set; `default` is the value of a switch that is named without one (None: needed).
+
+    `choices`: the words of a `choice`, with spaces between them.
+    """
 
     name: str
     kind: Kind
     counts: Counts
     sentence: str
     default: Any = True
-    choices: tuple[str, ...] = ()
+    choices: str = ""
 
 
 SWITCHES: Final = (
     # Creating.
-    Switch("create_body", "choice", "nothing", "the create answer's shape", "flat", ("nested", "flat", "both")),
+    Switch("create_body", "choice", "nothing", "the create answer's shape", "flat", "nested flat both"),
     Switch("create_fails", "choice", "requests", "creates get this answer and no task is made", "522", WAYS),
     Switch("create_lost", "choice", "requests", "the task is made, and its answer is lost in this way", "522", WAYS),
     Switch("create_slow", "seconds", "requests", "the task is made at once, its answer comes so much later", None),
     Switch("appears_after", "seconds", "tasks", "a created task starts, and can be seen, only so much later", None),
     Switch("refused", "flag", "requests", "creates get a 400"),
     Switch("moderated", "flag", "requests", "creates get a 422"),
-    Switch("no_credits", "choice", "requests", "creates get this status; 412 has no code", "412", ("412", "402")),
+    Switch("no_credits", "choice", "requests", "creates get this status; 412 has no code", "412", "412 402"),
     Switch("no_credits_for", "text", "requests", "creates on this account (an e-mail) get a 412", None),
     Switch("busy", "flag", "requests", "creates get the API's own 429, with runningTasks"),
     Switch("provider_limit", "flag", "requests", "creates get the provider's 429, without runningTasks or code"),
@@ -68,54 +73,29 @@ SWITCHES: Final = (
     Switch("unchecked", "flag", "nothing", "creates may name any model and any fields"),
     Switch("assets_unchecked", "flag", "nothing", "assets that were never uploaded are accepted"),
     # How a task goes.
-    Switch(
-        "fails",
-        "choice",
-        "tasks",
-        "tasks end FAILED for this reason",
-        "bad-output",
-        ("safety", "bad-output", "empty", "other"),
-    ),
-    Switch("cancelled", "choice", "tasks", "tasks end in this status", "CANCELLED", ("CANCELLED", "CANCELED")),
+    Switch("fails", "choice", "tasks", "tasks FAIL for this reason", "bad-output", "safety bad-output empty other"),
+    Switch("cancelled", "choice", "tasks", "tasks end in this status", "CANCELLED", "CANCELLED CANCELED"),
     Switch("throttled", "seconds", "tasks", "tasks are THROTTLED for so long before they run", 600),
     Switch("odd_status", "text", "tasks", "tasks report this status in the place of RUNNING", "QUEUED"),
     Switch("never_ends", "flag", "tasks", "tasks stop at 90 % and keep their slot"),
     # What a task looks like.
-    Switch(
-        "progress",
-        "choice",
-        "nothing",
-        "the form of progressRatio",
-        "number",
-        ("string", "number", "null", "empty"),
-    ),
-    Switch("metadata", "choice", "nothing", "the form of an artifact's metadata", "flat", ("nested", "flat", "null")),
+    Switch("progress", "choice", "nothing", "the form of progressRatio", "number", "string number null empty"),
+    Switch("metadata", "choice", "nothing", "the form of an artifact's metadata", "flat", "nested flat null"),
     Switch("no_artifacts_at_first", "seconds", "nothing", "SUCCEEDED has no artifacts for so long", None),
     Switch("no_url_at_first", "seconds", "nothing", "SUCCEEDED has artifacts without a url for so long", None),
-    Switch(
-        "links_expire", "seconds", "nothing", "artifact links answer 403 after so long (24 h of the wall clock)", 60
-    ),
-    Switch(
-        "links_fail",
-        "choice",
-        "requests",
-        "artifact links get this answer",
-        "403",
-        ("403", "404", "500", "cut", "hang"),
-    ),
+    Switch("links_expire", "seconds", "nothing", "artifact links answer 403 after so long, not after 24 h", 60),
+    Switch("links_fail", "choice", "requests", "artifact links get this answer", "403", "403 404 500 cut hang"),
     Switch("artifact_bytes", "bytes", "nothing", "films are padded to this size", None),
     # Asking.
-    Switch("get_body", "choice", "nothing", "the shape of GET tasks/{taskId}", "nested", ("nested", "flat", "both")),
-    Switch("get_fails", "choice", "requests", "GET tasks/{taskId} gets this answer", "429", (*WAYS, "429")),
+    Switch("get_body", "choice", "nothing", "the shape of GET tasks/{taskId}", "nested", "nested flat both"),
+    Switch("get_fails", "choice", "requests", "GET tasks/{taskId} gets this answer", "429", WAYS + " 429"),
     Switch("get_slow", "seconds", "requests", "GET tasks/{taskId} is answered so much later", None),
-    Switch(
-        "get_running_after_final", "seconds", "nothing", "GET says RUNNING for so long after the final callback", None
-    ),
+    Switch("get_running_after_final", "seconds", "nothing", "GET says RUNNING for so long after the end", None),
     Switch("not_found_after_create", "seconds", "nothing", "GET says 404 for so long after create", None),
-    Switch("lists_fail", "choice", "requests", "task list and scheduler get this answer", "429", (*WAYS, "429")),
+    Switch("lists_fail", "choice", "requests", "task list and scheduler get this answer", "429", WAYS + " 429"),
     Switch("lists_lag", "seconds", "nothing", "task list and scheduler show what was true so long ago", None),
     Switch("lists_without_refs", "flag", "nothing", "task list and scheduler leave out replyRef and replyUrl"),
-    Switch("list_body", "choice", "nothing", "the shape of lists of tasks and assets", "object", ("array", "object")),
+    Switch("list_body", "choice", "nothing", "the shape of lists of tasks and assets", "object", "array object"),
     Switch("email_required", "flag", "nothing", "task lists need `email` even with one account"),
     Switch("encoded_ids_accepted", "flag", "nothing", "percent-encoded ids in paths are understood"),
     Switch("accounts_fail", "choice", "requests", "accounts and features get this answer", "522", WAYS),
@@ -123,34 +103,44 @@ SWITCHES: Final = (
     Switch("unauthorized", "flag", "requests", "every token is refused with a 401"),
     Switch("html_errors", "flag", "requests", "errors are HTML pages"),
     # Calling back.
-    Switch("callbacks", "choice", "nothing", "which callbacks there are", "final", ("progress", "final", "none")),
-    Switch("callback_body", "choice", "nothing", "the callback's shape", "nested", ("flat", "nested")),
+    Switch("callbacks", "choice", "nothing", "which callbacks there are", "final", "progress final none"),
+    Switch("callback_body", "choice", "nothing", "the callback's shape", "nested", "flat nested"),
     Switch("callback_content_type", "text", "callbacks", "the callback's Content-Type", "text/plain"),
-    Switch(
-        "callbacks_without",
-        "choice",
-        "callbacks",
-        "callbacks leave this out",
-        "ids",
-        ("replyRef", "taskId", "ids"),
-    ),
+    Switch("callbacks_without", "choice", "callbacks", "callbacks leave this out", "ids", "replyRef taskId ids"),
     Switch("callbacks_dropped", "chance", "callbacks", "callbacks are never sent", 1.0),
     Switch("callbacks_doubled", "chance", "callbacks", "callbacks are sent twice", 1.0),
     Switch("callbacks_reordered", "flag", "nothing", "of two callbacks the later one comes first; the final one too"),
     Switch("callbacks_late", "seconds", "callbacks", "callbacks come so much later", None),
     Switch("final_late", "seconds", "callbacks", "the final callback comes so much later", None),
     Switch("callbacks_before_answer", "flag", "tasks", "the first callback arrives before the create answer"),
-    Switch(
-        "callbacks_stray", "chance", "callbacks", "after a callback comes one for a task that nobody submitted", 1.0
-    ),
-    Switch(
-        "default_reply_url", "text", "nothing", "used where a create names no replyUrl (a setting of the account)", None
-    ),
+    Switch("callbacks_stray", "chance", "callbacks", "behind it comes one of a task that nobody submitted", 1.0),
+    Switch("default_reply_url", "text", "nothing", "stands in for a missing replyUrl (a setting of the account)", None),
 )
 BY_NAME: Final = {switch.name: switch for switch in SWITCHES}
 
 _TEXT: Final = re.compile(r"(?P<name>[A-Za-z0-9_-]+)(?:=(?P<value>.*?))?(?:\*(?P<times>\d{1,7}))?(?P<real>!)?")
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)")
+
+
+def _seconds(value: Any) -> Any:
+    parts = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return float(parts[1]) * UNIT_S[parts[2]] if parts else value
+
+
+# What the value of a switch of a kind must be, as a type and in words; a choice must be one of its words.
+_KINDS: Final[Mapping[Kind, tuple[TypeAdapter[Any], str]]] = {
+    "flag": (TypeAdapter(Literal[True]), "true or false"),
+    "chance": (TypeAdapter(Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]), "a number from 0 to 1"),
+    "seconds": (
+        TypeAdapter(Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False), BeforeValidator(_seconds)]),
+        "seconds, as a number or as 5s, 10m, 2h",
+    ),
+    "text": (
+        TypeAdapter(Annotated[str, Field(max_length=TEXT_MAX, pattern=r"^\P{C}+$")]),
+        f"a text of 1 to {TEXT_MAX} printable characters",
+    ),
+    "bytes": (TypeAdapter(Annotated[int, Field(ge=1, le=BYTES_MAX)]), f"a whole number from 1 to {BYTES_MAX}"),
+}
 
 
 @dataclass(slots=True)
@@ -163,14 +153,8 @@ class Fault:
     real: bool = False
 
     def as_json(self) -> Any:
-        if self.times is None and not self.real:
-            return self.value
-        spec: dict[str, Any] = {"value": self.value}
-        if self.times is not None:
-            spec["times"] = self.times
-        if self.real:
-            spec["real"] = True
-        return spec
+        more = ({} if self.times is None else {"times": self.times}) | ({"real": True} if self.real else {})
+        return {"value": self.value, **more} if more else self.value
 
 
 class Faults:
@@ -279,54 +263,22 @@ def read_fault(name: str, spec: Any) -> Fault | None:
 
 
 def _read_value(switch: Switch, value: Any, spec: Any) -> Any:
-    wrong = _wrong(switch, "one_of" if switch.choices else switch.kind, f"takes {_allowed(switch)}", spec)
-    match switch.kind:
-        case "flag" if value is True or value == "true":
-            return True
-        case "chance" if (number := _number(value)) is not None and 0 <= number <= 1:
-            return number
-        case "seconds" if (seconds := _seconds(value)) is not None and 0 <= seconds <= SECONDS_MAX:
-            return seconds
-        case "choice" if not isinstance(value, bool) and str(value) in switch.choices:
-            return str(value)
-        case "text" if isinstance(value, str) and 0 < len(value) <= TEXT_MAX and value.isprintable():
-            return value
-        case "bytes" if (number := _number(value)) is not None and number == int(number) and 0 < number <= BYTES_MAX:
-            return int(number)
-    raise wrong
+    try:
+        if switch.kind != "choice":
+            return _KINDS[switch.kind][0].validate_python(value)
+        return switch.choices.split()[switch.choices.split().index(str(value))]
+    except (ValidationError, ValueError):
+        rule = "one_of" if switch.choices else switch.kind
+        raise _wrong(switch, rule, f"takes {_allowed(switch)}", spec) from None
 
 
 def _allowed(switch: Switch) -> str:
-    return {
-        "flag": "true or false",
-        "chance": "a number from 0 to 1",
-        "seconds": "seconds, as a number or as 5s, 10m, 2h",
-        "choice": "one of " + ", ".join(switch.choices),
-        "text": f"a text of 1 to {TEXT_MAX} printable characters",
-        "bytes": f"a whole number from 1 to {BYTES_MAX}",
-    }[switch.kind]
+    return "one of " + ", ".join(switch.choices.split()) if switch.choices else _KINDS[switch.kind][1]
 
 
 def _wrong(switch: Switch, rule: str, what: str, given: Any) -> InvalidRequest:
-    allowed = list(switch.choices) or None
+    allowed = switch.choices.split() or None
     return InvalidRequest.field(switch.name, rule, f"fault {switch.name} {what}", given=given, allowed=allowed)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if abs(number) < float("inf") else None  # NaN compares false, too
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, str):
-        parts = _DURATION.fullmatch(value.strip())
-        return float(parts[1]) * UNIT_S[parts[2]] if parts else None
-    return _number(value)
 
 
 def parse_fault(text: str) -> tuple[str, Any]:
