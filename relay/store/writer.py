@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from relay.core.delivery import Delivery
 from relay.core.event import Event
 from relay.core.ledger import Changes, Happening
 from relay.errors import Unavailable
-from relay.observe import logger
+from relay.observe import Metrics, logger
 
 R = TypeVar("R")
 _log = logger("store")
@@ -35,6 +36,8 @@ class Written:
     events: list[Event] = field(default_factory=list)
     # Whether a worker may have something to do because of it.
     for_workers: bool = False
+    # How deliveries have ended.
+    ended: list[str] = field(default_factory=list)
 
     def add(self, changes: Changes[Any]) -> None:
         """One more happening was decided."""
@@ -44,6 +47,8 @@ class Written:
             if isinstance(record, Event):
                 self.events.append(record)
                 self.head = max(self.head, record.seq)
+            elif isinstance(record, Delivery) and record.finished_at_ms is not None:
+                self.ended.append(record.state)
 
 
 Commit = Callable[[Sequence[Happening[Any]]], Awaitable[Written]]
@@ -52,7 +57,8 @@ Commit = Callable[[Sequence[Happening[Any]]], Awaitable[Written]]
 class Writer:
     """One task that hands groups to an engine's `commit` and resolves the callers' futures."""
 
-    def __init__(self, commit: Commit, committed: Callable[[Written], None]) -> None:
+    def __init__(self, commit: Commit, committed: Callable[[Written], None], metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._commit = commit
         self._committed = committed
         self._waiting: deque[tuple[Happening[Any], asyncio.Future[Any]]] = deque()
@@ -90,14 +96,18 @@ class Writer:
             await self._write(group)
 
     async def _write(self, group: list[tuple[Happening[Any], asyncio.Future[Any]]]) -> None:
+        time_s = asyncio.get_running_loop().time
+        began_s = time_s()
         try:
             written = await self._commit([happening for happening, _ in group])
         except Exception as error:  # whatever the engine raised, nobody of this group may wait for ever
+            self._metrics.uncommitted.inc()
             for _, future in group:
                 _resolve(future, error)
             return
         for (_, future), result in zip(group, written.results, strict=True):
             _resolve(future, result)
+        self._metrics.wrote(len(group), time_s() - began_s, (event.type for event in written.events), written.ended)
         try:
             self._committed(written)
         except Exception:  # a defect in a reader's wake must not end the writing
