@@ -12,6 +12,7 @@ from relay.core.event import Event, encode, render
 from relay.core.job import Address
 
 HEARTBEAT_S: Final = 15
+_REFUSED: Final = re.compile(r";\s*q=0(\.0*)?\s*$")
 CURSOR: Final = re.compile(r"(?P<epoch>[0-9a-f]{8})-(?P<seq>[0-9]{1,18})")
 
 
@@ -97,5 +98,6 @@ NDJSON: Final = Form("application/x-ndjson", line, line_notice, line_heartbeat, 
 
 
 def form_of(accept: str) -> Form | None:
-    """The form of stream that an `Accept` header asks for; None for a page of JSON."""
-    return next((form for form in (SSE, NDJSON) if form.media_type in accept.lower()), None)
+    """The form of stream that an `Accept` header asks for; None for a page of JSON. `q=0` refuses (RFC 9110 12.4.2)."""
+    taken = [asked for asked in accept.lower().split(",") if not _REFUSED.search(asked)]
+    return next((form for form in (SSE, NDJSON) if any(form.media_type in asked for asked in taken)), None)
