@@ -105,6 +105,8 @@ def create_answered(draft: Draft, loaded: Loaded, job: Job, attempt: Attempt, ou
     if account is None:
         return
     busy = loaded.busy.get(account.email, 0)
+    if isinstance(outcome, Busy):
+        account = replace(account, busy_answers=account.busy_answers + 1)
     match outcome:
         case Accepted():
             if account.parked:

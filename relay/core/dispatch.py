@@ -28,7 +28,7 @@ class Account:
     Nothing goes to it before `retry_at_ms`, nothing beyond what it admits before `probe_at_ms`, no explore job before
     `explore_at_ms`. `refusals` in a row make those times longer. `others` counts tasks that are not this relay's, as of
     the last refusal. `turn` is the token whose job went last, `freed_at_ms` when a task of ours last ended, and `heard`
-    that a callback told of it.
+    that a callback told of it. `busy_answers` counts its 429s of all times.
     `parked` is why it stands apart from the others for a while, `reason` the upstream's sentence about it.
     """
 
@@ -43,6 +43,7 @@ class Account:
     freed_at_ms: int = 0
     turn: str = ""
     heard: bool = False
+    busy_answers: int = 0
     parked: Parked | None = None
     reason: str | None = None
     moderated_at_ms: list[int] = field(default_factory=list, metadata=JSON)

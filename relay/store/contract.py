@@ -16,6 +16,7 @@ from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Happening, Quarantined, Token, UsedKey
+from relay.core.stats import Tally
 
 R = TypeVar("R")
 
@@ -152,6 +153,14 @@ class Store(Protocol):
 
     async def count_by_state(self) -> dict[str, int]:
         """How many jobs are in each state that is not final."""
+        ...
+
+    async def tallies(self, since_ms: int) -> list[Tally]:
+        """What was counted since then, which is the beginning of a day of UTC, and the jobs that have not ended."""
+        ...
+
+    async def ends_by_time(self, since_ms: int, step_ms: int) -> list[Tally]:
+        """How many jobs ended how since then, for each step of so many ms (hours, or days)."""
         ...
 
     async def accounts(self) -> list[Account]: ...

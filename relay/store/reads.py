@@ -11,6 +11,7 @@ from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Quarantined, Token, UsedKey
+from relay.core.stats import Tally
 from relay.store.contract import Due, EventFilter, JobFilter
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY
@@ -163,6 +164,22 @@ class Reads:
             "WHERE state IN ('queued', 'submitting', 'in_doubt', 'running') GROUP BY state"
         )
         return {row["state"]: row["jobs"] for row in await self._fetch(sql, {})}
+
+    async def tallies(self, since_ms: int) -> list[Tally]:
+        sql = (
+            "SELECT 0 AS at_ms, figure, model, account, bucket, sum(counted) AS counted FROM tallies "
+            "WHERE at_ms >= :since_ms GROUP BY figure, model, account, bucket "
+            "UNION ALL SELECT 0, state, model, coalesce(account, ''), 0, count(*) FROM jobs "
+            "WHERE state IN ('queued', 'submitting', 'in_doubt', 'running') GROUP BY state, model, account"
+        )
+        return [Tally(**dict(row)) for row in await self._fetch(sql, {"since_ms": since_ms})]
+
+    async def ends_by_time(self, since_ms: int, step_ms: int) -> list[Tally]:
+        sql = (
+            "SELECT at_ms / :step_ms * :step_ms AS at_ms, figure, sum(counted) AS counted FROM tallies "
+            "WHERE at_ms >= :since_ms AND figure IN ('succeeded', 'failed', 'cancelled') GROUP BY 1, 2"
+        )
+        return [Tally(**dict(row)) for row in await self._fetch(sql, {"since_ms": since_ms, "step_ms": step_ms})]
 
     async def accounts(self) -> list[Account]:
         return await self._list(Account, "ORDER BY email LIMIT :limit", {"limit": ACCOUNTS_MAX})

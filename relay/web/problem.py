@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -19,6 +21,8 @@ BODY_DEADLINE_S: Final = 30.0
 DROPIN_PREFIX: Final = "/v1/runwayml/"
 
 _log = logger("web")
+_AGO: Final = re.compile(r"(\d{1,9})([smhd])")
+_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 _TITLES: Final = {
     "not_found": "There is nothing at this address",
@@ -154,6 +158,21 @@ def whole(query: Mapping[str, tuple[str, ...]], name: str, default: int, lowest:
         message = f"{name} must be a whole number from {lowest} to {highest}"
         raise InvalidRequest.field(f"query.{name}", "range", message, given=text, allowed=[lowest, highest])
     return int(text)
+
+
+def instant(query: Mapping[str, tuple[str, ...]], name: str, now_ms: int) -> int | None:
+    """A moment of the query in Unix ms: so long ago, or a time (of UTC, where it names no zone); None: absent."""
+    if not query[name]:
+        return None
+    text = query[name][0]
+    if ago := _AGO.fullmatch(text):
+        return max(0, now_ms - int(ago[1]) * _UNIT_MS[ago[2]])
+    try:
+        time = datetime.fromisoformat(text)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        message = f"{name} must be a time ago (30s, 10m, 6h, 2d) or an ISO 8601 time"
+        raise InvalidRequest.field(f"query.{name}", "time", message, given=text[:80]) from error
 
 
 def flag(query: Mapping[str, tuple[str, ...]], name: str) -> bool:

@@ -43,6 +43,7 @@ SCOPES_OF = {
     "GET /v1/events": SUBMIT | READ | MANAGE,
     "GET /v1/models": SUBMIT | READ | MANAGE,
     "GET /v1/accounts": READ,
+    "GET /v1/stats": READ,
     "GET /v1/quarantine": MANAGE,
     "GET /v1/deliveries": READ,
     "GET /v1/deliveries/{id}": READ,

@@ -259,8 +259,80 @@ CREATE TABLE accounts (
     freed_at_ms INTEGER NOT NULL,
     turn TEXT NOT NULL,
     heard INTEGER NOT NULL,
+    busy_answers INTEGER NOT NULL,
     parked TEXT,
     reason TEXT,
     moderated_at_ms TEXT NOT NULL,
     updated_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What became of jobs, counted as it happens: how many a model, an account and an hour. `bucket` is 0, or for
+-- 'waited' and 'rendered' a time in seconds, the nearest one of a scale that is as fine as its figures are used; these
+-- two are counted by days, or there would be as many rows as jobs.
+CREATE TABLE tallies (
+    at_ms INTEGER NOT NULL,
+    figure TEXT NOT NULL,
+    model TEXT NOT NULL,
+    account TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    counted INTEGER NOT NULL,
+    PRIMARY KEY (at_ms, figure, model, account, bucket)
+) STRICT, WITHOUT ROWID;
+CREATE VIEW figures AS
+    SELECT seq, model, coalesce(account, '') AS account, state AS figure, 0 AS bucket,
+        finished_at_ms / 3600000 * 3600000 AS at_ms
+    FROM jobs WHERE finished_at_ms IS NOT NULL
+    UNION ALL
+    SELECT seq, model, coalesce(account, ''), figure, (s + step / 2) / step * step, finished_at_ms / 86400000 * 86400000
+    FROM (
+        SELECT *, CASE WHEN s < 10 THEN 1 WHEN s < 60 THEN 5 WHEN s < 600 THEN 30 WHEN s < 3600 THEN 120 ELSE 1200 END
+            AS step
+        FROM (
+            SELECT *, 'waited' AS figure, (submitted_at_ms - created_at_ms + 500) / 1000 AS s
+            FROM jobs WHERE origin <> 'adopted'
+            UNION ALL
+            SELECT *, 'rendered', (finished_at_ms - submitted_at_ms + 500) / 1000 FROM jobs WHERE state = 'succeeded'
+        )
+    )
+    WHERE finished_at_ms IS NOT NULL AND submitted_at_ms IS NOT NULL;
+CREATE TRIGGER jobs_tallied_when_made AFTER INSERT ON jobs WHEN new.finished_at_ms IS NOT NULL
+BEGIN
+    INSERT INTO tallies SELECT at_ms, figure, model, account, bucket, 1 FROM figures WHERE seq = new.seq
+    ON CONFLICT DO UPDATE SET counted = counted + 1;
+END;
+CREATE TRIGGER jobs_tallied AFTER UPDATE OF finished_at_ms ON jobs
+    WHEN new.finished_at_ms IS NOT NULL AND old.finished_at_ms IS NULL
+BEGIN
+    INSERT INTO tallies SELECT at_ms, figure, model, account, bucket, 1 FROM figures WHERE seq = new.seq
+    ON CONFLICT DO UPDATE SET counted = counted + 1;
+END;
+CREATE TRIGGER accounts_tallied AFTER UPDATE OF busy_answers ON accounts WHEN new.busy_answers > old.busy_answers
+BEGIN
+    INSERT INTO tallies VALUES
+        (new.updated_at_ms / 3600000 * 3600000, 'busy', '', new.email, 0, new.busy_answers - old.busy_answers)
+    ON CONFLICT DO UPDATE SET counted = counted + excluded.counted;
+END;
+
+-- The words of prompts. Nothing but their index is kept: the text itself is in the request, and goes with it.
+CREATE VIEW prompts AS
+    SELECT seq, group_concat(value, ' ') AS prompt
+    FROM jobs, json_each(request)
+    WHERE type = 'text' AND (key = 'text_prompt' OR key GLOB 'multishot_prompt_*')
+    GROUP BY seq;
+CREATE VIRTUAL TABLE jobs_text USING fts5 (prompt, content = 'prompts', content_rowid = 'seq');
+CREATE TRIGGER jobs_worded_when_made AFTER INSERT ON jobs
+BEGIN
+    INSERT INTO jobs_text (rowid, prompt) SELECT seq, prompt FROM prompts WHERE seq = new.seq;
+END;
+CREATE TRIGGER jobs_unworded BEFORE UPDATE OF request ON jobs WHEN new.request <> old.request
+BEGIN
+    INSERT INTO jobs_text (jobs_text, rowid, prompt) SELECT 'delete', seq, prompt FROM prompts WHERE seq = old.seq;
+END;
+CREATE TRIGGER jobs_worded AFTER UPDATE OF request ON jobs WHEN new.request <> old.request
+BEGIN
+    INSERT INTO jobs_text (rowid, prompt) SELECT seq, prompt FROM prompts WHERE seq = new.seq;
+END;
+CREATE TRIGGER jobs_removed BEFORE DELETE ON jobs
+BEGIN
+    INSERT INTO jobs_text (jobs_text, rowid, prompt) SELECT 'delete', seq, prompt FROM prompts WHERE seq = old.seq;
+END;

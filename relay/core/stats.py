@@ -1,0 +1,106 @@
+"""Figures of a span of time: how many jobs ended how, how long they waited and took, how often accounts were busy."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from relay.core.dispatch import Account
+from relay.core.job import FINAL, STATES, iso
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+# More bars than this nobody tells apart.
+HOURS_AT_MOST_MS: Final = 7 * DAY_MS
+ENDED: Final = tuple(state for state in STATES if state in FINAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How often something was counted: `figure` is a job's state, `busy` (429 answers), or `waited` or `rendered`.
+
+    Of these two `bucket` is the time in seconds. A job that has no account yet has ''.
+    """
+
+    at_ms: int = 0
+    figure: str
+    model: str = ""
+    account: str = ""
+    bucket: int = 0
+    counted: int
+
+
+def step_ms(since_ms: int, until_ms: int) -> int:
+    """The width of a bar in a chart of this span: an hour, or a day."""
+    return HOUR_MS if until_ms - since_ms <= HOURS_AT_MOST_MS else DAY_MS
+
+
+def summary(
+    tallies: Iterable[Tally], series: Iterable[Tally], accounts: Iterable[Account], since_ms: int, until_ms: int
+) -> dict[str, Any]:
+    """The whole answer: `tallies` are those of the span and of what has not ended, `series` has the ends by time."""
+    tallies, known = list(tallies), {account.email: account for account in accounts}
+    emails = sorted(known.keys() | {tally.account for tally in tallies} - {""})
+    models = sorted({tally.model for tally in tallies} - {""})
+    bars: dict[int, dict[str, Any]] = {}
+    for tally in series:
+        bar = bars.setdefault(tally.at_ms, {"at": iso(tally.at_ms), **dict.fromkeys(ENDED, 0)})
+        bar[tally.figure] += tally.counted
+    return {
+        "since": iso(since_ms),
+        "until": iso(until_ms),
+        **_figures(tallies),
+        "busyAnswers": _counted(tallies)["busy"],
+        "models": [
+            {"model": model, **_figures(tally for tally in tallies if tally.model == model)} for model in models
+        ],
+        "accounts": [
+            {
+                "account": email,
+                **_figures(own := [tally for tally in tallies if tally.account == email]),
+                "busyAnswers": _counted(own)["busy"],
+                "outOfCredits": email in known and known[email].parked == "no_credits",
+            }
+            for email in emails
+        ],
+        "stepS": step_ms(since_ms, until_ms) // 1000,
+        "series": [bars[at_ms] for at_ms in sorted(bars)],
+    }
+
+
+def _counted(tallies: Iterable[Tally]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for tally in tallies:
+        counts[tally.figure] += tally.counted
+    return counts
+
+
+def _figures(tallies: Iterable[Tally]) -> dict[str, Any]:
+    tallies = list(tallies)
+    counts = _counted(tallies)
+    # Who cancels a job says nothing of how well it would have gone.
+    judged = counts["succeeded"] + counts["failed"]
+    return {
+        "jobs": {state: counts[state] for state in STATES},
+        "successRate": round(counts["succeeded"] / judged, 4) if judged else None,
+        "waitS": _times(tally for tally in tallies if tally.figure == "waited"),
+        "renderS": _times(tally for tally in tallies if tally.figure == "rendered"),
+    }
+
+
+def _times(tallies: Iterable[Tally]) -> dict[str, int | None]:
+    """The median, and what nine of ten stayed below."""
+    buckets: Counter[int] = Counter()
+    for tally in tallies:
+        buckets[tally.bucket] += tally.counted
+    return {"p50": _percentile(buckets, 50), "p90": _percentile(buckets, 90)}
+
+
+def _percentile(buckets: Counter[int], percent: int) -> int | None:
+    """The nearest rank; None of nothing."""
+    rank, passed = -(-sum(buckets.values()) * percent // 100), 0
+    for bucket in sorted(buckets):
+        passed += buckets[bucket]
+        if passed >= rank:
+            return bucket
+    return None
