@@ -99,7 +99,8 @@ def _wait_s(value: object) -> object:
         raise ValueError("must be 0, off, or a duration such as 20s, 10m, 6h or 7d") from None
 
 
-Duration = Annotated[int, BeforeValidator(_duration_s)]
+Spelt = Annotated[str, Field(pattern=f"^{_DURATION.pattern}$", examples=["6h"])]
+Duration = Annotated[int, BeforeValidator(_duration_s, json_schema_input_type=Spelt)]
 
 
 class Settings(BaseSettings):

@@ -34,6 +34,8 @@ OPERATOR_TYPES: Final = (
     "restore.held",
 )
 TYPES: Final = JOB_TYPES + OPERATOR_TYPES
+# What a person asks for to try a subscription out: no event, in no log.
+PING: Final = "subscription.ping"
 # JSON escapes those below U+0020 itself; these can only stand inside of strings.
 _LINE_ENDS: Final = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 

@@ -24,7 +24,7 @@ from relay.web.guard import Principal
 REPLY_TYPES: Final = (PROGRESS, *sorted(FINAL_TYPES))
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARS: Final = 255
-_KEY: Final = re.compile(rf"[!-~](?:[ -~]{{0,{KEY_MAX_CHARS - 2}}}[!-~])?")
+KEY_FORM: Final = rf"[!-~](?:[ -~]{{0,{KEY_MAX_CHARS - 2}}}[!-~])?"
 
 
 def key_of(request: Request) -> str | None:
@@ -32,7 +32,7 @@ def key_of(request: Request) -> str | None:
     given = request.headers.getlist(KEY_HEADER)
     if not given:
         return None
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
+    if len(given) > 1 or not re.fullmatch(KEY_FORM, given[0]):
         allowed = f"1 to {KEY_MAX_CHARS} visible ASCII characters, spaces within them"
         message = f"{KEY_HEADER} must be sent once and have {allowed}"
         raise InvalidRequest.field(KEY_HEADER, "key_form", message, given=given[0][:80], allowed=allowed)

@@ -15,6 +15,7 @@ from relay.web import (
     artifacts,
     callbacks,
     deliveries,
+    docs,
     dropin,
     files,
     health,
@@ -30,7 +31,8 @@ from relay.web import (
     tickets,
     tokens,
 )
-from relay.web.guard import Door, Scope, needs
+from relay.web.guard import Door, Scope
+from relay.web.openapi import Doorway
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
 
 ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -85,6 +87,8 @@ def routes() -> list[Route]:
         door("GET", "/session", session.show, "submit", "read", "manage"),
         door("DELETE", "/session", session.end),
         door("GET", "/static/{path:path}", static.serve),
+        door("GET", "/openapi.json", docs.openapi),
+        door("GET", "/docs", docs.page),
         door("GET", "/healthz", health.alive),
         door("GET", "/readyz", health.ready),
     ]
@@ -114,8 +118,7 @@ def dropin_doors() -> list[Route]:
 
 def door(method: str, path: str, endpoint: Door, *scopes: Scope, tickets: bool = False) -> Route:
     """A door for tokens with one of `scopes`, and for tickets where they open it; open to all without any scope."""
-    guarded = needs(scopes, endpoint, tickets=tickets) if scopes else endpoint
-    return Route(path, guarded, methods=[*ANY] if method == "*" else [method])
+    return Doorway([*ANY] if method == "*" else [method], path, endpoint, scopes, tickets=tickets)
 
 
 def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> Starlette:

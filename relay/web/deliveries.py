@@ -45,8 +45,9 @@ def _at_ms(value: object) -> object:
         raise ValueError("must be an ISO 8601 time") from error
 
 
-Names = Annotated[list[str], BeforeValidator(_listed), Field(max_length=50)]
-AtMs = Annotated[int | None, BeforeValidator(_at_ms)]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str), Field(max_length=50)]
+AtMs = Annotated[int | None, BeforeValidator(_at_ms, json_schema_input_type=Time | None)]
 
 
 class ReplayFilter(BaseModel):
@@ -54,7 +55,7 @@ class ReplayFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    state: Names = ["dead"]
+    state: Annotated[Names, Field(examples=[[*REPLAYABLE]])] = ["dead"]
     subscription: Names = []
     type: Names = []
     since: AtMs = None

@@ -24,7 +24,6 @@ from relay.web.problem import Json, read_object, read_query
 
 SUBSCRIPTIONS_MAX: Final = 500
 PINGS_AT_ONCE: Final = 8
-KEEP_OLD_S: Final = 24 * 3600
 KEEP_OLD_MAX_S: Final = 7 * 24 * 3600
 _ONCE: Final = {"Cache-Control": "no-store"}
 
@@ -44,7 +43,12 @@ class _Asked(BaseModel):
 
 
 Url = Annotated[str, Field(max_length=2048)]
-Types = Annotated[list[str], Field(max_length=len(TYPES))]
+# Whether a type exists depends on the format, too: `_check_types` judges.
+Type = Annotated[str, Field(json_schema_extra={"enum": [*TYPES]})]
+Types = Annotated[list[Type], Field(max_length=len(TYPES))]
+Secret = Annotated[
+    str, Field(description="`whsec_` and base64 of 24 to 64 bytes; made by the relay where there is none")
+]
 Models = Annotated[list[str], Field(max_length=50)]
 ReplyRef = Annotated[str, Field(max_length=1024)]
 Format = Literal["event", "task"]
@@ -60,7 +64,7 @@ class NewSubscription(_Asked):
     replyRef: ReplyRef | None = None  # noqa: N815 # the name on the wire
     format: Format = "event"
     description: Description = ""
-    secret: str | None = None
+    secret: Secret | None = None
 
 
 class ChangedSubscription(_Asked):
@@ -77,8 +81,8 @@ class ChangedSubscription(_Asked):
 class Rotation(_Asked):
     """The body of `POST /v1/subscriptions/{id}/rotate`."""
 
-    secret: str | None = None
-    keepOldFor: Annotated[Duration, Field(ge=0, le=KEEP_OLD_MAX_S)] = KEEP_OLD_S  # noqa: N815 # the name on the wire
+    secret: Secret | None = None
+    keepOldFor: Annotated[Duration, Field(ge=0, le=KEEP_OLD_MAX_S, validate_default=True)] = "24h"  # type: ignore[assignment] # noqa: N815
 
 
 class Enabling(_Asked):

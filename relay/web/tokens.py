@@ -34,7 +34,7 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: Annotated[str, AfterValidator(_name)]
+    name: Annotated[str, AfterValidator(_name), Field(json_schema_extra={"minLength": 1, "maxLength": NAME_MAX_CHARS})]
     scopes: list[Scope] = Field(min_length=1, max_length=10)
     maxWaiting: int | None = Field(default=None, ge=1)  # noqa: N815 # the name on the wire
     maxPerDay: int | None = Field(default=None, ge=1, le=PER_DAY_MAX)  # noqa: N815 # the name on the wire

@@ -23,7 +23,6 @@ from relay.work.ports import Sender
 # What hangs takes a place and nothing else: there are enough for a tenth of all subscriptions to hang.
 AT_ONCE: Final = 512
 AT_ONCE_EACH: Final = 8
-PING: Final = "subscription.ping"
 # Longer than any attempt: whoever holds a claim for so long is gone.
 LEASE_MS: Final = 60_000
 RELEASED_AT_ONCE: Final = 500
@@ -110,7 +109,7 @@ class Deliverer(Worker):
         now_ms = self._clock.now_ms()
         ping_id = f"ping-{new_uuid7(now_ms)}"
         data = {"subscription": subscription.id}
-        body = {"id": ping_id, "type": PING, "timestamp": iso(now_ms), "data": data}
+        body = {"id": ping_id, "type": events.PING, "timestamp": iso(now_ms), "data": data}
         return ping_id, await self._post(subscription, ping_id, lambda _: body)
 
     async def _attempt(self, subscription: Subscription, event: events.Event) -> Answer:

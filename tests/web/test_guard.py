@@ -24,6 +24,8 @@ OPEN = {
     "/.well-known/webhooks-keys.json",
     "/session",
     "/static/{path:path}",
+    "/openapi.json",
+    "/docs",
 }
 
 SUBMIT, READ, MANAGE = {"submit"}, {"read"}, {"manage"}
