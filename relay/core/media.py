@@ -1,9 +1,16 @@
-"""What a file is, by its first bytes, and which part of it a reader asks for."""
+"""What a file is, by its first bytes, which part of it a reader asks for, and of which version its host speaks."""
 
 import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 SNIFF_BYTES: Final = 512
+# A date may name a version only if nothing can have changed since, within the second that it tells (RFC 9110, 8.8.2.2).
+STRONG_DATE_S: Final = 60
+_DATE: Final = re.compile(r"[\x20-\x7e]{1,40}")
+_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15}|\*)")
 _RANGE: Final = re.compile(r"bytes\s*=\s*(\d{0,15})\s*-\s*(\d{0,15})")
 
 Media = tuple[str, str, str]
@@ -63,3 +70,29 @@ def names(etags: str | None, etag: str | None) -> bool:
     """Whether an `If-None-Match` names this file as it is; a weak tag is as good."""
     wanted = {tag.strip().removeprefix("W/") for tag in (etags or "").split(",")}
     return etag is not None and bool({"*", etag.removeprefix("W/")} & wanted)
+
+
+def version_of(headers: Mapping[str, str]) -> str:
+    """What names exactly these bytes at their host, for `If-Range`: a strong ETag or date; empty where neither is."""
+    if etag := headers.get("etag"):
+        return etag if _ETAG.fullmatch(etag) else ""
+    changed = headers.get("last-modified", "")
+    try:
+        age = parsedate_to_datetime(headers["date"]) - parsedate_to_datetime(changed)
+    except (KeyError, ValueError, TypeError, OverflowError):  # TypeError: only one of the two has a zone
+        return ""
+    return changed if age.total_seconds() >= STRONG_DATE_S and _DATE.fullmatch(changed) else ""
+
+
+def goes_on(headers: Mapping[str, str], at: int, version: str) -> bool:
+    """Whether a 206 brings the bytes of this version from `at` on; one that names no version may be of another."""
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+    return match is not None and int(match[1]) == at and bool(version) and version_of(headers) == version
+
+
+def size_of(headers: Mapping[str, str]) -> int | None:
+    """How large the whole file is, by the head of an answer that brings all or the rest of it."""
+    if match := _CONTENT_RANGE.fullmatch(headers.get("content-range", "")):
+        return None if match[2] == "*" else int(match[2])
+    length = headers.get("content-length", "")
+    return int(length) if re.fullmatch(r"\d{1,18}", length) else None

@@ -1,33 +1,40 @@
 """A folder of kept files: each is there whole and safe under its name, or not at all, whenever the power goes.
 
 A file is written beside the others, synced, and renamed to its name; the folder that got the name is synced, too. What
-a cut leaves behind are files in `incoming`, and files that the database does not know: both are swept away at start.
+a cut leaves behind are files in `incoming`, and files that the database does not know. These are swept away at start,
+and so are those, but for what the next try can go on with: bytes of one version of a file, written since this machine
+was started. After a power failure nobody knows which of them had reached the disk.
 """
 
 import asyncio
 import hashlib
 import os
 import re
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar, Union
 
 from relay.core.artifacts import StoredFile
-from relay.core.media import part_of
+from relay.core.media import SNIFF_BYTES, part_of
 from relay.errors import ConfigurationError
 
 T = TypeVar("T")
-F = TypeVar("F", bound=BinaryIO)
+F = TypeVar("F", bound=Union[BinaryIO, "Part"])
 
 THREADS: Final = 8
 WRITE_BYTES: Final = 1024 * 1024
 READ_BYTES: Final = 256 * 1024
 SWEPT_AT_ONCE: Final = 500
+# Files that began to come and wait for their next try; of more than so many nothing is left for it.
+PARTS_MAX: Final = 32
 _INCOMING: Final = "incoming"
+_NOTE: Final = ".version"
 OWNER: Final = "instance"
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _SHELF: Final = re.compile(r"[0-9a-f]{2}")
 PATH: Final = re.compile(r"[0-9a-f]{2}/[0-9a-f-]{36}-\d{1,3}(-preview-\d{1,3})?(\.[a-z0-9]{1,5})?")
 
@@ -68,13 +75,17 @@ class Folder:
 
     @asynccontextmanager
     async def writing(self, name: str) -> AsyncGenerator["Part"]:
-        """A new file; it is gone again at the end of the block unless it was kept."""
+        """A file that comes, from where it was left; at the end of the block it is kept, or left for the next try."""
         place = self._root / _INCOMING / name
-        part = Part(self, await self._surely_closed(lambda: place.open("wb")), place)
+        part = await self._surely_closed(lambda: Part(self, place))
         try:
             yield part
         finally:
             await asyncio.shield(self.run(part.close))
+
+    async def discard(self, name: str) -> None:
+        """Nobody goes on with this file: remove what has come of it."""
+        await self.run(_remove, self._root / _INCOMING / name)
 
     @asynccontextmanager
     async def reading(self, file: StoredFile, wanted: Mapping[str, str]) -> AsyncGenerator["Kept"]:
@@ -109,16 +120,21 @@ class Folder:
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
 
-    async def empty_incoming(self) -> int:
-        """Remove what a cut has left of files on their way, before others are; how many they were."""
+    async def unfinished(self) -> list[str]:
+        """At start: the names of files that began to come and may go on; the rest of what a cut has left is removed."""
+        incoming, boot = self._root / _INCOMING, _BOOT.read_text() if _BOOT.exists() else ""
 
-        def empty() -> int:
-            left = list((self._root / _INCOMING).iterdir())
-            for one in left:
-                one.unlink()
-            return len(left)
+        def look() -> list[str]:
+            mark = incoming / "boot"
+            same = mark.exists() and mark.read_text() == boot != ""
+            there = {one.name for one in incoming.iterdir()} - {mark.name}
+            good = [name for name in there if same and f"{name}{_NOTE}" in there]
+            for name in there - {*good, *(f"{name}{_NOTE}" for name in good)}:
+                (incoming / name).unlink()
+            mark.write_text(boot)
+            return good
 
-        return await self.run(empty)
+        return await self.run(look)
 
     async def sweep(self, known: Known) -> int:
         """Remove what nobody knows; how many files they were."""
@@ -170,24 +186,45 @@ class Folder:
 
 
 class Part:
-    """A file that is being written: its size, hash and first bytes so far."""
+    """A file that is being written: its size and first bytes so far, and what names its version at its host.
 
-    def __init__(self, folder: Folder, opened: BinaryIO, place: Path) -> None:
+    It begins with what an earlier try has left of it. Made and closed in a thread.
+    """
+
+    def __init__(self, folder: Folder, place: Path) -> None:
         self._folder = folder
-        self._opened = opened
         self._place = place
+        self._note = Path(f"{place}{_NOTE}")
         self._buffer = bytearray()
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was written."""
-        self._buffer.clear()
-        self._opened.seek(0)
-        self._opened.truncate()
+        # A caller that is cancelled leaves its thread behind.
+        self._lock = threading.RLock()
         self._hash = hashlib.sha256()
-        self.size_bytes = 0
+        self.size_bytes, self.first = 0, b""
+        self.version = self._note.read_text() if self._note.exists() else ""
+        self._opened = place.open("a+b")
+        if not self.version:
+            self._opened.truncate(0)
+        self._opened.seek(0)
+        while piece := self._opened.read(WRITE_BYTES):
+            self._hash.update(piece)
+            self.first = self.first or piece[:SNIFF_BYTES]
+            self.size_bytes += len(piece)
+
+    async def begin(self, version: str) -> None:
+        """Forget what was written: this version comes from its beginning. An empty one cannot be gone on with."""
+
+        def anew() -> None:
+            with self._lock:
+                self._buffer.clear()
+                self._opened.truncate(0)
+                self._note.write_text(version)
+                self._hash = hashlib.sha256()
+
+        self.size_bytes, self.first, self.version = 0, b"", version
+        await self._folder.run(anew)
 
     async def write(self, data: bytes) -> None:
+        self.first += data[: max(0, SNIFF_BYTES - len(self.first))]
         self.size_bytes += len(data)
         self._buffer += data
         if len(self._buffer) >= WRITE_BYTES:
@@ -197,25 +234,36 @@ class Part:
         """The whole file is there: make it last under `path`; its SHA-256."""
 
         def finish() -> str:
-            self._flush()
-            self._opened.flush()
-            os.fsync(self._opened.fileno())
-            self._folder.put(self._place, path, content_type)
-            return self._hash.hexdigest()
+            with self._lock:
+                self._flush()
+                self._opened.flush()
+                os.fsync(self._opened.fileno())
+                self._folder.put(self._place, path, content_type)
+                self.version = ""
+                return self._hash.hexdigest()
 
         return await self._folder.run(finish)
 
     def close(self) -> None:
-        """Remove what was not kept."""
-        self._buffer.clear()
-        with suppress(OSError):  # what was in its buffer may find no room
-            self._opened.close()
-        self._place.unlink(missing_ok=True)
+        """Leave what has come for the next try, unless it was kept, has no version, or there is too much of that."""
+        with self._lock:
+            with suppress(OSError):  # what was in its buffer may find no room
+                self._flush()
+                self._opened.flush()
+            with suppress(OSError):
+                self._opened.close()
+            if not self.version or len(os.listdir(self._place.parent)) > 2 * PARTS_MAX:
+                _remove(self._place)
 
     def _flush(self) -> None:
-        self._hash.update(self._buffer)
-        self._opened.write(self._buffer)
-        self._buffer.clear()
+        with self._lock:
+            data, self._buffer = self._buffer, bytearray()
+            try:
+                self._hash.update(data)
+                self._opened.write(data)
+            except OSError:
+                self.version = ""  # what comes next would lie in the wrong place
+                raise
 
 
 class Kept:
@@ -248,6 +296,11 @@ class Kept:
 
 def _content_range(part: range, size: int) -> str:
     return f"bytes {part.start}-{part.stop - 1}/{size}" if part else f"bytes */{size}"
+
+
+def _remove(place: Path) -> None:
+    place.unlink(missing_ok=True)
+    Path(f"{place}{_NOTE}").unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Keeps the files of jobs: fetches what is wanted, removes what is not, and lets go of ends that were held back.
 
 A file is kept when it lies in the storage, whole and synced, and then its row says so. Whatever is cut off in between
-is swept away at the next start, and fetched again.
+is gone on with where its host still has the very same file, else it is swept away and fetched again.
 """
 
 import errno
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay.clock import Clock, within
-from relay.core.artifacts import FILE_MAX_BYTES, StoredFile, Unfit, declared_kind, judge, path_of
+from relay.core.artifacts import FILE_MAX_BYTES, TRIES_MAX, StoredFile, Unfit, declared_kind, judge, path_of
 from relay.core.job import Job
 from relay.core.keeping import FileKept, FileNotKept, FileRemoved, FilesDropped, HoldEnded
-from relay.core.media import SNIFF_BYTES
+from relay.core.media import SNIFF_BYTES, goes_on, size_of, version_of
 from relay.errors import BadGateway, NotFound, RelayError
 from relay.feed import Feed
 from relay.store.contract import Store
@@ -23,7 +23,7 @@ from relay.work.loop import Worker
 from relay.work.ports import Files
 
 AT_ONCE: Final = 8
-# Over all tries and resumes of one fetch together.
+# Over all requests of one try together.
 DEADLINE_S: Final = 900.0
 RESUMES_MAX: Final = 20
 PRUNE_EVERY_MS: Final = 60_000
@@ -32,6 +32,15 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # With one of them the end of an answer is told apart from a cut.
 _LENGTHS: Final = {"content-length", "transfer-encoding"}
 _FOR_EVER_MS: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a try did not keep a file; whether none will, and whether the next can go on with what has come."""
+
+    reason: str
+    for_good: bool = False
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Mirror(Worker):
         self._prune_at_ms = 0
 
     async def recover(self) -> int:
-        """At start: remove what was cut off (how many files these were), and begin to look for what nobody knows.
+        """At start: look at what was cut off (how many files these were), and begin to look for what nobody knows.
 
         Ends that an earlier relay held back for files are told when this one keeps none.
         """
@@ -65,9 +74,13 @@ class Mirror(Worker):
                 for job_id in held:
                     await self._store.apply(HoldEnded(job_id, self._clock.now_ms()))
             return 0
-        cut = await self._house.folder.empty_incoming()
+        cut = await self._house.folder.unfinished()
+        for name in cut:
+            file = await self._store.file(name)
+            if file is None or file.state != "wanted":
+                await self._house.folder.discard(name)
         self.spawn(self._sweep(self._house))
-        return cut
+        return len(cut)
 
     async def step(self) -> int | None:
         house, now_ms = self._house, self._clock.now_ms()
@@ -116,6 +129,7 @@ class Mirror(Worker):
             if file.id in self._flying:
                 continue  # its fetch ends first, and takes back what it has written
             try:
+                await house.folder.discard(file.id)
                 if file.path is not None:
                     await house.folder.remove(file.path)
             except OSError as error:
@@ -126,77 +140,88 @@ class Mirror(Worker):
 
     async def _keep(self, house: House, file: StoredFile) -> None:
         try:
-            reason, for_good = await self._tried(house, file)
-            if reason is not None:
-                now_ms = self._clock.now_ms()
-                await self.surely(FileNotKept(file.job_id, file.id, now_ms, reason, jitter(), for_good))
-                self._log.warning("artifact.not_kept", file=file.id, reason=reason, for_good=for_good)
+            failed = await self._tried(house, file)
+            if failed is not None:
+                now_ms, over = self._clock.now_ms(), failed.for_good or file.attempts + 1 >= TRIES_MAX
+                await self.surely(FileNotKept(file.job_id, file.id, now_ms, failed.reason, jitter(), over))
+                self._log.warning("artifact.not_kept", file=file.id, reason=failed.reason, for_good=over)
+                if over or not failed.goes_on:
+                    await house.folder.discard(file.id)
         finally:
             self._flying.discard(file.id)
 
-    async def _tried(self, house: House, file: StoredFile) -> tuple[str | None, bool]:
-        """Why it could not be kept, and whether that is for good."""
+    async def _tried(self, house: House, file: StoredFile) -> Failed | None:
+        """Fetch and keep it; why that failed, or None."""
         try:
             job = await self._store.job(file.job_id)
             if job is None or file.position >= len(job.artifacts):
-                return "its job has no such file any more", True
-            await within(self._clock, DEADLINE_S, self._fetch(house.folder, job, file))
+                return Failed("its job has no such file any more", for_good=True)
+            await self._fetch(house.folder, job, file)
         except (Unfit, NotFound) as error:
-            return error.message, True
+            return Failed(error.message, for_good=True)
         except RelayError as error:
-            return error.message, False
+            return Failed(error.message, goes_on=True)
         except TimeoutError:
-            return f"it did not come within {DEADLINE_S:g} s", False
+            return Failed(f"it did not come within {DEADLINE_S:g} s", goes_on=True)
         except OSError as error:
             full = error.errno in _FULL
-            return "the storage is full" if full else f"the storage cannot be written: {error.strerror}", False
-        return None, False
+            return Failed("the storage is full" if full else f"the storage cannot be written: {error.strerror}")
+        return None
 
     async def _fetch(self, folder: Folder, job: Job, file: StoredFile) -> None:
         artifact = job.artifacts[file.position]
         kind = declared_kind(artifact, file.preview)
         async with folder.writing(file.id) as part:
-            first = await self._whole(part, job, file, kind)
-            media = judge(kind, first, whole=True)
+            await within(self._clock, DEADLINE_S, self._whole(part, job, file, kind))
+            media = judge(kind, part.first, whole=True)
             path = path_of(file, media[2] or ("" if file.preview is not None else artifact["extension"]))
             sha256 = await part.keep(path, media[1])
             kept = FileKept(job.id, file.id, self._clock.now_ms(), path, part.size_bytes, sha256, media)
             if not await self.surely(kept):
                 await folder.remove(path)
 
-    async def _whole(self, part: Part, job: Job, file: StoredFile, kind: str) -> bytes:
-        """Write the file from its host, going on where a connection was cut; its first bytes."""
-        artifact, first, etag, resumes = job.artifacts[file.position], bytearray(), "", 0
-        while True:
+    async def _whole(self, part: Part, job: Job, file: StoredFile, kind: str) -> None:
+        """Write what is missing of the file, going on wherever a connection was cut; never of two versions of it."""
+        for requests in range(1, RESUMES_MAX + 2):
             before = part.size_bytes
-            headers = {"range": f"bytes={before}-", "if-range": etag} if before else {}
             try:
-                async with self._files.open(job, file.position, file.preview, headers) as answer:
-                    goes_on = answer.headers.get("content-range", "").startswith(f"bytes {before}-")
-                    if answer.status == 200 and before:
-                        part.restart()
-                        first.clear()
-                    elif answer.status != 200 and not (before and answer.status == 206 and goes_on):
-                        raise NotResumed(f"the host of this file answered {answer.status}")
-                    etag = answer.headers.get("etag", "")
-                    async for chunk in answer.chunks():
-                        if part.size_bytes + len(chunk) > FILE_MAX_BYTES:
-                            raise Unfit(f"it is larger than {FILE_MAX_BYTES} bytes")
-                        if len(first) < SNIFF_BYTES:
-                            first += chunk[: SNIFF_BYTES - len(first)]
-                            judge(kind, bytes(first), whole=False)
-                        await part.write(chunk)
-                size = artifact["sizeBytes"] if file.preview is None else None
-                if not answer.headers.keys() & _LENGTHS and size not in (None, part.size_bytes):
-                    raise NotResumed(f"it ended after {part.size_bytes} of {size} bytes")
-                return bytes(first)
+                if await self._more(part, job, file, kind):
+                    return
+                await part.begin("")  # its host does not go on with what is here: from the beginning
             except (Unfit, NotResumed):
                 raise
             except BadGateway:
-                resumes += 1
-                if part.size_bytes == before or not etag or etag.startswith("W/") or resumes > RESUMES_MAX:
+                if part.size_bytes == before or not part.version or requests > RESUMES_MAX:
                     raise
+        raise BadGateway("its host goes on with nothing that it has begun")
+
+    async def _more(self, part: Part, job: Job, file: StoredFile, kind: str) -> bool:
+        """One request for the rest of the file, or for all of it; False where its host has no rest of what is here."""
+        before = part.size_bytes
+        headers = {"range": f"bytes={before}-", "if-range": part.version} if before else {}
+        async with self._files.open(job, file.position, file.preview, headers) as answer:
+            if answer.status == 200:
+                await part.begin(version_of(answer.headers))
+            elif not before:
+                raise NotResumed(f"the host of this file answered {answer.status}")
+            elif answer.status != 206 or not goes_on(answer.headers, before, part.version):
+                return False
+            size = size_of(answer.headers)
+            if max(size or 0, part.size_bytes) > FILE_MAX_BYTES:
+                raise Unfit(f"it is larger than {FILE_MAX_BYTES} bytes")
+            async for chunk in answer.chunks():
+                if part.size_bytes + len(chunk) > FILE_MAX_BYTES:
+                    raise Unfit(f"it is larger than {FILE_MAX_BYTES} bytes")
+                await part.write(chunk)
+                if part.size_bytes - len(chunk) < SNIFF_BYTES:
+                    judge(kind, part.first, whole=False)
+        if size is not None and size != part.size_bytes:
+            raise BadGateway(f"it ended after {part.size_bytes} of {size} bytes")
+        told = job.artifacts[file.position]["sizeBytes"] if file.preview is None else None
+        if not answer.headers.keys() & _LENGTHS and told not in (None, part.size_bytes):
+            raise NotResumed(f"it ended after {part.size_bytes} of {told} bytes")
+        return True
 
 
 class NotResumed(BadGateway):
-    """The host gave something else than the rest of the file: it is tried from the beginning, later."""
+    """The host gave something else than the file: it is asked again later, and not in this try."""

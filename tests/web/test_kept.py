@@ -14,10 +14,12 @@ from tests.journeys import Journey, journey, surroundings
 pytestmark = pytest.mark.anyio
 
 JOBS = 20
+# What lies in a storage beside the files.
+OURS = ("instance", "boot")
 
 
 def kept(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "files").rglob("*") if path.is_file() and path.name != "instance")
+    return sorted(path for path in (folder / "files").rglob("*") if path.is_file() and path.name not in OURS)
 
 
 def storage(folder: Path, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.journeys import WAIT_S, surroundings
+from tests.web.test_kept import OURS
 from tests.whole.processes import Serving, free_port, serving
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +61,7 @@ async def test_whenever_it_is_killed_every_file_is_whole_and_none_is_left_over(t
                     assert row["sha256"] == hashlib.sha256(source).hexdigest()
                     assert len(source) == FILM_BYTES
 
-    there = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} - {"instance"}
+    there = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name not in OURS}
     assert len(there) == len(found) == 2 * JOBS
     assert {name.partition("/")[2].partition(".")[0] for name in there} == {row["id"] for row in found}
     assert cut > 0, "no kill met a file on its way"
