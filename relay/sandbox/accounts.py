@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from relay.sandbox import shapes
-from relay.sandbox.answer import Answer, answer, lost, refusal
+from relay.sandbox.answer import Answer, Refusal, answer, fail, refusal
 from relay.sandbox.faults import Faults
 from relay.sandbox.register import Register
 from relay.sandbox.shapes import Account, Json, Task
@@ -27,24 +27,24 @@ class Accounts:
         self._used = dict.fromkeys(self.by_email, 0)
         self._secret = rng.getrandbits(64)
 
-    def choose(self, now_ms: int, fields: Json, owner: str | None) -> Account | Answer:
+    def choose(self, now_ms: int, fields: Mapping[str, Any], owner: str | None) -> Account:
         """The account that runs a task: `owner` has the assets it names. Without either one with room is picked."""
         email = owner or fields.get("email") or None
         broken = self._faults.value("account_broken")
         if email is not None and (email not in self.by_email or email == broken):
-            return refusal(shapes.error(400, f"Account {email} is not configured."))
+            raise refusal(400, f"Account {email} is not configured.")
         if owner is not None and fields.get("email") not in (None, owner):
-            return refusal(shapes.error(400, f"The assets belong to account {owner}."))
+            raise refusal(400, f"The assets belong to account {owner}.")
         if status := self._faults.take("no_credits"):
-            return answer(shapes.NO_CREDITS, int(status))
+            raise Refusal(answer(shapes.NO_CREDITS, int(status)))
         chosen = [self.by_email[email]] if email else [each for each in self.by_email.values() if each.email != broken]
         if not chosen:
-            return refusal(shapes.error(400, "There is no account that could run this task."))
+            raise refusal(400, "There is no account that could run this task.")
         poor = self._faults.value("no_credits_for")
         solvent = [account for account in chosen if account.email != poor]
         if not solvent:
             self._faults.take("no_credits_for")
-            return answer(shapes.NO_CREDITS, 412)
+            raise Refusal(answer(shapes.NO_CREDITS, 412))
         return self._with_room(now_ms, solvent, fields.get("maxJobs"))
 
     def charge(self, task: Task) -> None:
@@ -52,15 +52,23 @@ class Accounts:
         if task.fields.get("exploreMode") is not True:
             self._used[task.account] += round(CREDITS_A_SECOND * task.seconds)
 
-    def _with_room(self, now_ms: int, accounts: Sequence[Account], max_jobs: int | None) -> Account | Answer:
+    def _with_room(self, now_ms: int, accounts: Sequence[Account], max_jobs: int | None) -> Account:
         running = {account.email: self._register.running(account.email, now_ms) for account in accounts}
         free = [account for account in accounts if len(running[account.email]) < (max_jobs or account.slots)]
         if not free or self._faults.take("busy"):
-            seen = {email: [task for task in tasks if task.created_ms <= now_ms] for email, tasks in running.items()}
-            return refusal(shapes.busy(accounts[0], seen, max_jobs or accounts[0].slots))
+            seen = {
+                email: [
+                    {"email": email, "id": task.uuid, "taskId": task.task_id, **shapes.references(task)}
+                    for task in tasks
+                    if task.created_ms <= now_ms
+                ]
+                for email, tasks in running.items()
+            }
+            limit = max_jobs or accounts[0].slots
+            raise refusal(429, f"Account {accounts[0].email} is busy executing {limit} tasks", runningTasks=seen)
         able = [account for account in free if len(running[account.email]) < self._capacity(account, now_ms)]
         if not able or self._faults.take("provider_limit"):
-            return answer(shapes.PROVIDER_LIMIT, 429)
+            raise Refusal(answer(shapes.PROVIDER_LIMIT, 429))
         return self._rng.choice(able)
 
     def _capacity(self, account: Account, now_ms: int) -> int:
@@ -74,8 +82,7 @@ class Accounts:
 
     def listed(self, now_ms: int) -> Answer:
         """`GET /accounts`: with the provider's password and token in clear, as the upstream has them."""
-        if way := self._faults.take("accounts_fail"):
-            return lost(way)
+        fail(self._faults.take("accounts_fail"))
         return answer({email: self._object(account, now_ms) for email, account in self.by_email.items()})
 
     def _object(self, account: Account, now_ms: int) -> Json:
@@ -91,21 +98,17 @@ class Accounts:
 
     def features(self, query: Mapping[str, str]) -> Answer:
         """`GET /features/?email=`: plan and credits."""
-        if way := self._faults.take("accounts_fail"):
-            return lost(way)
-        email = self.email_of(query, required=len(self.by_email) > 1)
-        if isinstance(email, Answer):
-            return email
-        email = email or next(iter(self.by_email))
+        fail(self._faults.take("accounts_fail"))
+        email = self.email_of(query) or next(iter(self.by_email))
         used = PLAN_CREDITS if email == self._faults.value("no_credits_for") else min(self._used[email], PLAN_CREDITS)
         plan = {"numPlanCredits": PLAN_CREDITS}
         return answer({"email": email, "permitted": plan, "used": {"numPlanCredits": used}})
 
-    def email_of(self, query: Mapping[str, str], *, required: bool) -> str | Answer | None:
-        """The query's `email`, or the refusal of one that is unknown, or missing where it is `required`."""
+    def email_of(self, query: Mapping[str, str], *, required: bool = False) -> str | None:
+        """The query's `email`; raises Refusal for an unknown one, and without one where there are several accounts."""
         email = query.get("email") or None
-        if email is None and required:
-            return refusal(shapes.error(400, "Parameter email is required when several accounts are configured."))
+        if email is None and (required or len(self.by_email) > 1):
+            raise refusal(400, "Parameter email is required when several accounts are configured.")
         if email is not None and email not in self.by_email:
-            return refusal(shapes.error(404, f"Account {email} was not found."))
+            raise refusal(404, f"Account {email} was not found.")
         return email

@@ -32,32 +32,44 @@ class Answer:
     hang: bool = False
 
 
+class Refusal(Exception):
+    """Raised where the upstream goes no further with a request; `answer` is what is seen of that."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
 def answer(body: Any, status: int = 200) -> Answer:
     """`body` as JSON."""
     return Answer(status, encode(body))
 
 
-def refusal(body: dict[str, Any]) -> Answer:
-    """An error body with its own `code` as the status."""
-    return answer(body, int(body["code"]))
+def refusal(status: int, message: str, **more: Any) -> Refusal:
+    """An error in the upstream's own JSON."""
+    return Refusal(answer({"error": message, **more, "code": status}, status))
 
 
-def lost(way: str) -> Answer:
-    """What is seen in the place of the upstream's answer; `way` is one of `faults.WAYS` or an HTTP status."""
+def not_found() -> Refusal:
+    return refusal(404, "Not found.")
+
+
+def fail(way: str | None) -> None:
+    """Raise what is seen in the place of an answer; `way` is one of `faults.WAYS` or an HTTP status (None: go on)."""
     match way:
+        case None:
+            return
         case "cut":
-            return Answer(cut=True)
+            raise Refusal(Answer(cut=True))
         case "hang":
-            return Answer(hang=True)
+            raise Refusal(Answer(hang=True))
         case "html":
-            return as_html(Answer(502))
+            raise Refusal(as_html(Answer(502)))
         case "429":
             # The text of a rate limiter in front of the API; a poll sees it as well as a create.
-            return answer({"error": "Too many requests. Please slow down.", "code": 429}, 429)
-        case "403" | "404":
-            return Answer(int(way), b"Access denied" if way == "403" else b"Not found", TEXT)
+            raise refusal(429, "Too many requests. Please slow down.")
         case _:
-            return Answer(int(way), f"error code: {way}".encode(), TEXT)
+            raise Refusal(Answer(int(way), f"error code: {way}".encode(), TEXT))
 
 
 def as_html(plain: Answer) -> Answer:

@@ -1,13 +1,13 @@
 """What the sandbox says about its tasks: one of them, the list, the scheduler, and the bodies of callbacks."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
 from relay.sandbox import shapes
 from relay.sandbox.accounts import Accounts
-from relay.sandbox.answer import Answer, answer, lost, refusal
+from relay.sandbox.answer import Answer, answer, fail, not_found, refusal
 from relay.sandbox.faults import Faults
 from relay.sandbox.film import Film
 from relay.sandbox.links import Links
@@ -32,27 +32,19 @@ class Asking:
     def task(self, now_ms: int, raw_id: str) -> Answer:
         """`GET /tasks/{taskId}`; `raw_id` as it stood in the path, not decoded."""
         wait_ms = self._faults.take_wait_ms("get_slow")
-        if way := self._faults.take("get_fails"):
-            return lost(way)
+        fail(self._faults.take("get_fails"))
         task = self._register.find(self.id_of(raw_id))
         if task is None or now_ms < task.created_ms + self._faults.wait_ms("not_found_after_create"):
-            return refusal(shapes.NOT_FOUND)
+            raise not_found()
         body = shapes.wrapped(self.flat(task, now_ms), self._faults.value("get_body") or "flat")
         return Answer(200, shapes.encode(body), wait_ms=wait_ms)
 
     def tasks(self, now_ms: int, query: Mapping[str, str]) -> Answer:
         """`GET /tasks/`: newest first."""
-        if way := self._faults.take("lists_fail"):
-            return lost(way)
-        several = len(self._accounts.by_email) > 1
-        email = self._accounts.email_of(query, required=several or bool(self._faults.value("email_required")))
-        if isinstance(email, Answer):
-            return email
-        offset, limit = query.get("offset", ""), query.get("limit", "")
-        if not re.fullmatch(r"\d{1,4}", offset) or int(offset) > OFFSET_MAX:
-            return refusal(shapes.error(400, f"Parameter offset is required: 0 to {OFFSET_MAX}."))
-        if not re.fullmatch(r"\d{1,4}", limit) or not 1 <= int(limit) <= LIMIT_MAX:
-            return refusal(shapes.error(400, f"Parameter limit is required: 1 to {LIMIT_MAX}."))
+        fail(self._faults.take("lists_fail"))
+        email = self._accounts.email_of(query, required=bool(self._faults.value("email_required")))
+        offset = number_in(query, "offset", 0, OFFSET_MAX)
+        limit = number_in(query, "limit", 1, LIMIT_MAX)
         statuses = {word.strip().upper() for word in query.get("statuses", "").split(",") if word.strip()}
         seen_ms = now_ms - self._faults.wait_ms("lists_lag")
         found = [
@@ -62,18 +54,21 @@ class Asking:
             and email in (None, task.account)
             and (not statuses or self._step(task, seen_ms).status in statuses)
         ]
-        page = [self._listed(task, now_ms, seen_ms) for task in found[int(offset) : int(offset) + int(limit)]]
-        return answer({"tasks": page} if self._faults.value("list_body") == "object" else page)
+        page = (self.body(task, self._step(task, seen_ms), now_ms) for task in found[offset : offset + limit])
+        return self.list_of(map(self._referenced, page))
 
     def scheduler(self, now_ms: int) -> Answer:
         """`GET /scheduler/`: what runs now, of all accounts."""
-        if way := self._faults.take("lists_fail"):
-            return lost(way)
+        fail(self._faults.take("lists_fail"))
         seen_ms = now_ms - self._faults.wait_ms("lists_lag")
-        with_refs = not self._faults.value("lists_without_refs")
         tasks = self._register.oldest_first()
         running = (task for task in tasks if task.created_ms <= seen_ms and not task.course.ended(seen_ms))
-        return answer([shapes.listed(task, with_refs=with_refs) for task in running])
+        return answer([self._referenced({"taskId": task.task_id, **shapes.references(task)}) for task in running])
+
+    def list_of(self, page: Iterable[Json], name: str = "tasks") -> Answer:
+        """A page as an array, or under a fault in the field `name` of an object."""
+        listed = list(page)
+        return answer({name: listed} if self._faults.value("list_body") == "object" else listed)
 
     def id_of(self, raw_id: str) -> str:
         """The id in a path; empty for one that is percent-encoded, which breaks the upstream's own match."""
@@ -105,11 +100,10 @@ class Asking:
     def film(self, task: Task) -> Film:
         return Film(task.task_id, self._faults.value("artifact_bytes") or 0)
 
-    def _listed(self, task: Task, now_ms: int, seen_ms: int) -> Json:
-        body = self.body(task, self._step(task, seen_ms), now_ms)
-        if self._faults.value("lists_without_refs"):
-            body = {name: value for name, value in body.items() if name not in ("replyRef", "replyUrl")}
-        return body
+    def _referenced(self, listed: Json) -> Json:
+        """A line of a list, which may leave out whose it is."""
+        hidden = ("replyRef", "replyUrl") if self._faults.value("lists_without_refs") else ()
+        return {name: value for name, value in listed.items() if name not in hidden}
 
     def _step(self, task: Task, now_ms: int) -> Step:
         """The step that asking shows, which may hang behind the callbacks."""
@@ -117,7 +111,7 @@ class Asking:
         behind_ms = self._faults.wait_ms("get_running_after_final")
         if ends_ms is not None and behind_ms and ends_ms <= now_ms < ends_ms + behind_ms:
             now_ms = ends_ms - 1
-        return task.course.steps[task.course.index_at(now_ms)]
+        return task.course.step_at(now_ms)
 
     def _artifact(self, task: Task, now_ms: int, *, with_url: bool) -> Json:
         name = task.artifact_id
@@ -128,3 +122,11 @@ class Asking:
             size=self.film(task).size,
             metadata_as=self._faults.value("metadata") or "nested",
         )
+
+
+def number_in(query: Mapping[str, str], name: str, first: int, last: int, default: str = "") -> int:
+    """A whole number of the query; raises Refusal where it is none from `first` to `last`."""
+    text = query.get(name, default)
+    if not re.fullmatch(r"\d{1,6}", text) or not first <= int(text) <= last:
+        raise refusal(400, f"Parameter {name} must be a number from {first} to {last}.")
+    return int(text)

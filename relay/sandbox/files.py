@@ -2,26 +2,24 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from relay.clock import Clock
-from relay.errors import BodyTooLarge
-from relay.sandbox import shapes
-from relay.sandbox.answer import TEXT, Answer, answer, lost, refusal
-from relay.sandbox.film import CHUNK_BYTES, preview
-from relay.sandbox.library import KEPT_MAX_BYTES, MEDIA, UPLOAD_MAX_BYTES, Asset, Upload, asset_object
+from relay.core.media import part_of
+from relay.sandbox.answer import TEXT, Answer, Refusal, answer, fail, not_found, refusal
+from relay.sandbox.asking import number_in
+from relay.sandbox.film import Film, preview
+from relay.sandbox.library import KEPT_MAX_BYTES, MEDIA, UPLOAD_MAX_BYTES, Asset
 from relay.sandbox.shapes import Json
 from relay.sandbox.vendor import Vendor
 
 ASSETS_LIMIT_MAX: Final = 50
+OFFSET_MAX: Final = 999_999
 NAME_MAX: Final = 255
-_RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 _FORBIDDEN: Final = Answer(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>", TEXT)
 
 
@@ -37,96 +35,92 @@ class Files:
         query = request.query_params
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type not in MEDIA:
-            return refusal(shapes.error(400, f"Content-Type {content_type or 'missing'} is not supported."))
+            raise refusal(400, f"Content-Type {content_type or 'missing'} is not supported.")
         if query.get("email") not in (None, *self._vendor.accounts.by_email):
-            return refusal(shapes.error(404, f"Account {query['email']} was not found."))
+            raise refusal(404, f"Account {query['email']} was not found.")
         digest, size, kept = hashlib.sha256(), 0, bytearray()
         async for piece in request.stream():
             digest.update(piece)
             size += len(piece)
             if size > UPLOAD_MAX_BYTES:
-                raise BodyTooLarge(f"The file is larger than {UPLOAD_MAX_BYTES} bytes.")
+                raise refusal(413, f"The file is larger than {UPLOAD_MAX_BYTES} bytes.")
             kept += piece if size <= KEPT_MAX_BYTES else b""
         if size == 0:
-            return refusal(shapes.error(400, "The request body is empty."))
-        upload = Upload(
+            raise refusal(400, "The request body is empty.")
+        asset = Asset(
+            uuid=self._vendor.new_uuid(),
+            account=query.get("email") or self._vendor.any_account(),
+            user_id=self._vendor.user_id,
+            created_ms=self._clock.now_ms(),
             name=query.get("name", "")[:NAME_MAX] or f"asset.{MEDIA[content_type]}",
             content_type=content_type,
             size=size,
             sha256=digest.hexdigest(),
             kept=bytes(kept) if size <= KEPT_MAX_BYTES else b"",
             duration_s=_number(query, "duration"),
-            width=_whole(query, "width"),
-            height=_whole(query, "height"),
+            width=_number(query, "width"),
+            height=_number(query, "height"),
         )
-        asset = self._vendor.add_asset(self._clock.now_ms(), upload, query.get("email"))
+        self._vendor.library.add(asset)
         return answer(self._object(asset, origin))
 
-    def listed(self, query: QueryParams, origin: str) -> Answer:
+    def listed(self, query: Mapping[str, str], origin: str) -> Answer:
         """`GET /assets/?mediaType=&offset=&limit=&email=`: newest first, at most 50."""
-        offset, limit = query.get("offset", "0"), query.get("limit", str(ASSETS_LIMIT_MAX))
-        if not re.fullmatch(r"\d{1,6}", offset):
-            return refusal(shapes.error(400, "Parameter offset must be a number."))
-        if not re.fullmatch(r"\d{1,2}", limit) or not 1 <= int(limit) <= ASSETS_LIMIT_MAX:
-            return refusal(shapes.error(400, f"Parameter limit must be a number from 1 to {ASSETS_LIMIT_MAX}."))
+        offset = number_in(query, "offset", 0, OFFSET_MAX, default="0")
+        limit = number_in(query, "limit", 1, ASSETS_LIMIT_MAX, default=str(ASSETS_LIMIT_MAX))
         assets = self._vendor.library.listed(media_type=query.get("mediaType"), email=query.get("email"))
-        page = [self._object(each, origin) for each in islice(assets, int(offset), int(offset) + int(limit))]
-        return answer({"assets": page} if self._vendor.faults.value("list_body") == "object" else page)
+        page = (self._object(each, origin) for each in assets[offset : offset + limit])
+        return self._vendor.asking.list_of(page, "assets")
 
     def one(self, raw_id: str, origin: str) -> Answer:
-        asset = self._vendor.library.get(self._vendor.asking.id_of(raw_id))
-        return refusal(shapes.NOT_FOUND) if asset is None else answer(self._object(asset, origin))
+        return answer(self._object(self._found(raw_id), origin))
 
     def delete(self, raw_id: str, origin: str) -> Answer:
-        asset = self._vendor.library.delete(self._vendor.asking.id_of(raw_id))
-        return refusal(shapes.NOT_FOUND) if asset is None else answer({**self._object(asset, origin), "deleted": True})
+        asset = self._found(raw_id)
+        self._vendor.library.remove(asset)
+        return answer({**self._object(asset, origin), "deleted": True})
 
-    def serve(self, request: Request) -> Response | Answer:
+    def serve(self, request: Request) -> Response:
         """`GET /artifacts/{name}?_jwt=`: an artifact, a preview or an uploaded asset."""
-        faults = self._vendor.faults
-        if way := faults.take("links_fail"):
-            return lost(way)
+        fail(self._vendor.faults.take("links_fail"))
         name = request.path_params["name"]
         if not self._vendor.links.good(name, request.query_params.get("_jwt", ""), self._clock.now_ms()):
-            return _FORBIDDEN
+            raise Refusal(_FORBIDDEN)
         uuid, _, extension = name.partition(".")
         if (asset := self._vendor.library.find(uuid)) is not None:
-            upload = asset.upload
-            if not upload.kept:
-                return Answer(404, b"The sandbox keeps no contents of this size.", TEXT)
-            return Response(upload.kept, headers={"content-type": upload.content_type})
+            if not asset.kept:
+                raise Refusal(Answer(404, b"The sandbox keeps no contents of this size.", TEXT))
+            return Response(asset.kept, headers={"content-type": asset.content_type})
         task = self._vendor.register.made(uuid.removesuffix("-preview"), self._clock.now_ms())
         if task is None:
-            return Answer(404, b"Not found", TEXT)
+            raise not_found()
         if extension == "png":
             return Response(preview(task.task_id), headers={"content-type": "image/png"})
-        film = self._vendor.asking.film(task)
-        return _ranged(request, film.size, film.etag, film.read)
+        return _film(request.headers, self._vendor.asking.film(task))
+
+    def _found(self, raw_id: str) -> Asset:
+        asset = self._vendor.library.get(self._vendor.asking.id_of(raw_id))
+        if asset is None:
+            raise not_found()
+        return asset
 
     def _object(self, asset: Asset, origin: str) -> Json:
-        return asset_object(asset, self._vendor.asking.link(origin, asset.filename, self._clock.now_ms()))
+        return asset.as_json(self._vendor.asking.link(origin, asset.filename, self._clock.now_ms()))
 
 
-def _ranged(request: Request, size: int, etag: str, read: Callable[[int, int], Iterator[bytes]]) -> Response:
+def _film(asked: Mapping[str, str], film: Film) -> Response:
     """The whole film, or the one range that was asked for; browsers seek with it."""
-    headers = {"content-type": "video/mp4", "accept-ranges": "bytes", "etag": etag}
-    asked = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    start, end, status = 0, size, 200
-    if asked and (asked[1] or asked[2]) and request.headers.get("if-range") in (None, etag):
-        if asked[1]:
-            start, end = int(asked[1]), min(int(asked[2]) + 1, size) if asked[2] else size
-        else:
-            start = max(0, size - int(asked[2]))
-        if start >= end:
-            return Response(status_code=416, headers={**headers, "content-range": f"bytes */{size}"})
-        status = 206
-        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
-    headers["content-length"] = str(end - start)
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
-    if end - start <= CHUNK_BYTES:
-        return Response(b"".join(read(start, end)), status, headers)
-    return StreamingResponse(_pieces(read(start, end)), status, headers)
+    headers = {"content-type": "video/mp4", "accept-ranges": "bytes", "etag": film.etag}
+    part = part_of(asked.get("range"), film.size) if asked.get("if-range") in (None, film.etag) else None
+    if part is None:
+        return StreamingResponse(_pieces(film.read()), 200, {**headers, "content-length": str(film.size)})
+    if not part:
+        return Response(status_code=416, headers={**headers, "content-range": f"bytes */{film.size}"})
+    headers |= {
+        "content-length": str(len(part)),
+        "content-range": f"bytes {part.start}-{part.stop - 1}/{film.size}",
+    }
+    return StreamingResponse(_pieces(film.read(part.start, part.stop)), 206, headers)
 
 
 async def _pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -138,8 +132,3 @@ async def _pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 def _number(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name, "")
     return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
-
-
-def _whole(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name, "")
-    return int(text) if re.fullmatch(r"\d{1,6}", text) else None

@@ -1,9 +1,9 @@
 """The sandbox's assets: uploaded, listed, deleted. Contents are kept up to a bound, sizes and hashes always."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from relay.sandbox.shapes import Json, iso
+from relay.sandbox.shapes import Json, asset_id, file_object
 
 ASSETS_MAX: Final = 1_000
 UPLOAD_MAX_BYTES: Final = 512 * 1024 * 1024
@@ -25,92 +25,74 @@ MEDIA: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """A body that was read to its end; `kept` is its content, or empty where that was more than KEPT_MAX_BYTES."""
+class Asset:
+    """An upload that was read to its end; `kept` is its content, or empty where that was more than KEPT_MAX_BYTES."""
 
+    uuid: str
+    account: str
+    user_id: int
+    created_ms: int
     name: str
     content_type: str
     size: int
     sha256: str
     kept: bytes = b""
     duration_s: float | None = None
-    width: int | None = None
-    height: int | None = None
+    width: float | None = None
+    height: float | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    asset_id: str
-    uuid: str
-    account: str
-    user_id: int
-    created_ms: int
-    upload: Upload
-    deleted: bool = False
+    @property
+    def asset_id(self) -> str:
+        return asset_id(self.user_id, self.account, self.uuid)
 
     @property
     def media_type(self) -> str:
-        return self.upload.content_type.partition("/")[0]
+        return self.content_type.partition("/")[0]
 
     @property
     def filename(self) -> str:
         """Its name in artifact addresses."""
-        return f"{self.uuid}.{MEDIA[self.upload.content_type]}"
+        return f"{self.uuid}.{MEDIA[self.content_type]}"
+
+    def as_json(self, url: str) -> Json:
+        return {
+            **file_object(self.asset_id, self.user_id, self.created_ms, self.name, self.size),
+            "mediaType": self.media_type,
+            "contentType": self.content_type,
+            "url": url,
+            "sha256": self.sha256,
+            "metadata": {
+                "duration": self.duration_s,
+                "size": None if self.width is None else {"width": self.width, "height": self.height},
+            },
+        }
 
 
 class Library:
-    """Assets by id, the newest last; the oldest goes when there are too many."""
+    """Assets by uuid, the newest last; the oldest goes when there are too many."""
 
     def __init__(self) -> None:
         self._assets: dict[str, Asset] = {}
 
     def add(self, asset: Asset) -> None:
-        self._assets[asset.asset_id] = asset
+        self._assets[asset.uuid] = asset
         if len(self._assets) > ASSETS_MAX:
             del self._assets[next(iter(self._assets))]
 
-    def get(self, asset_id: str) -> Asset | None:
-        asset = self._assets.get(asset_id)
-        return asset if asset is not None and not asset.deleted else None
-
     def find(self, uuid: str) -> Asset | None:
-        return next((asset for asset in self._assets.values() if asset.uuid == uuid and not asset.deleted), None)
+        return self._assets.get(uuid)
 
-    def delete(self, asset_id: str) -> Asset | None:
-        asset = self.get(asset_id)
-        if asset is not None:
-            self._assets[asset_id] = replace(asset, deleted=True, upload=replace(asset.upload, kept=b""))
-        return asset
+    def get(self, full_id: str) -> Asset | None:
+        asset = self.find(full_id.rpartition(":")[2])
+        return asset if asset is not None and asset.asset_id == full_id else None
+
+    def remove(self, asset: Asset) -> None:
+        del self._assets[asset.uuid]
 
     def listed(self, *, media_type: str | None, email: str | None) -> list[Asset]:
         """Newest first."""
         return [
             asset
             for asset in reversed(self._assets.values())
-            if not asset.deleted and media_type in (None, asset.media_type) and email in (None, asset.account)
+            if media_type in (None, asset.media_type) and email in (None, asset.account)
         ]
-
-
-def asset_object(asset: Asset, url: str) -> Json:
-    upload = asset.upload
-    size = None if upload.width is None else {"width": upload.width, "height": upload.height}
-    return {
-        "assetId": asset.asset_id,
-        "id": asset.uuid,
-        "createdAt": iso(asset.created_ms),
-        "updatedAt": iso(asset.created_ms),
-        "userId": asset.user_id,
-        "createdBy": asset.user_id,
-        "filename": upload.name,
-        "mediaType": asset.media_type,
-        "contentType": upload.content_type,
-        "url": url,
-        "fileSize": str(upload.size),
-        "sha256": upload.sha256,
-        "isDirectory": False,
-        "previewUrls": [],
-        "private": True,
-        "deleted": asset.deleted,
-        "metadata": {"duration": upload.duration_s, "size": size},
-        "favorite": False,
-    }

@@ -3,12 +3,12 @@
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from relay.sandbox.faults import Faults
-from relay.sandbox.shapes import Json, Task, encode, iso, wrapped
+from relay.sandbox.shapes import Json, Task, encode, iso
 from relay.sandbox.timeline import FINAL, Step
 
 LOG_MAX: Final = 10_000
@@ -37,6 +37,10 @@ class _Owed:
     def final(self) -> bool:
         return self.step.status in FINAL
 
+    def about(self) -> Json:
+        status = {"taskStatus": self.step.status, "progress": self.step.progress}
+        return {"taskId": self.task.task_id, "replyRef": self.task.reply_ref, **status}
+
 
 class Outbox:
     """Callbacks by due time. `render(task, step, now_ms)` gives the flat JSON of a task."""
@@ -52,12 +56,11 @@ class Outbox:
 
     def add(self, task: Task, *, with_first: bool) -> None:
         """Owe the callbacks of a new task: one a step, but for PENDING, which is reported only `with_first`."""
-        if task.reply_url is None:
-            return
-        for step in task.course.steps[0 if with_first else 1 :]:
+        for step in task.course.steps[0 if with_first else 1 :] if task.reply_url else ():
             self._push(step.at_ms, _Owed(task, step))
 
     def next_due_ms(self) -> int | None:
+        """When the next callback is due; None without one."""
         return self._heap[0][0] if self._heap else None
 
     def due(self, now_ms: int) -> list[Callback]:
@@ -90,13 +93,13 @@ class Outbox:
         if owed.final:
             late_ms += self._faults.take_wait_ms("final_late")
         if late_ms:
-            self._push(due_ms + late_ms, _Owed(owed.task, owed.step, moved=True))
+            self._push(due_ms + late_ms, replace(owed, moved=True))
         return late_ms > 0
 
     def _dropped(self, owed: _Owed, now_ms: int) -> bool:
         dropped = self._faults.strikes("callbacks_dropped", self._rng)
         if dropped:
-            self._note(_about(owed.task, owed.step), now_ms, owed.task.reply_url, None, "dropped")
+            self._note(owed.about(), now_ms, owed.task.reply_url, None, "dropped")
         return dropped
 
     def _reordered(self, owed: _Owed) -> list[_Owed]:
@@ -112,42 +115,29 @@ class Outbox:
 
     def _copies(self, owed: _Owed, now_ms: int) -> list[Callback]:
         callback = self._made(owed, now_ms)
-        copies = [callback, callback] if self._faults.strikes("callbacks_doubled", self._rng) else [callback]
+        copies = [callback] * (2 if self._faults.strikes("callbacks_doubled", self._rng) else 1)
         if self._faults.strikes("callbacks_stray", self._rng):
-            copies.append(self._stray(owed, callback))
+            copies.append(self._stray(owed.task, callback))
         return copies
 
     def _made(self, owed: _Owed, now_ms: int) -> Callback:
-        body = self._render(owed.task, owed.step, now_ms)
-        match self._faults.take("callbacks_without"):
-            case "ids":
-                body = {name: value for name, value in body.items() if name not in ("taskId", "replyRef")}
-            case str() as name:
-                body.pop(name, None)
-        about = _about(owed.task, owed.step)
+        without = self._faults.take("callbacks_without")
+        left_out = ("taskId", "replyRef") if without == "ids" else (without,)
+        whole = self._render(owed.task, owed.step, now_ms)
+        body = {name: value for name, value in whole.items() if name not in left_out}
         if self._faults.value("callback_body") == "nested":
-            body = wrapped(body, "nested")
+            body = {"task": body}
         content_type = self._faults.take("callback_content_type") or "application/json"
-        return Callback(owed.task.reply_url or "", encode(body), content_type, owed.task.task_id, about)
+        return Callback(owed.task.reply_url or "", encode(body), content_type, owed.task.task_id, owed.about())
 
-    def _stray(self, owed: _Owed, callback: Callback) -> Callback:
-        task = owed.task
+    def _stray(self, task: Task, callback: Callback) -> Callback:
         other = f"{self._rng.getrandbits(32):08x}"
         body = callback.body.replace(task.uuid[:8].encode(), other.encode())
         if task.reply_ref:
             # The reference of a program that shares the account, not a neighbour of ours.
             body = body.replace(encode(task.reply_ref), encode(f"stray-{other}"))
         about = {**callback.about, "taskId": task.task_id.replace(task.uuid[:8], other), "replyRef": f"stray-{other}"}
-        return Callback(callback.url, body, callback.content_type, callback.sequence, about)
+        return replace(callback, body=body, about=about)
 
     def _note(self, about: Json, now_ms: int, url: str | None, status: int | None, error: str | None) -> None:
         self.log.append({"url": url, "status": status, "error": error, "at": iso(now_ms), **about})
-
-
-def _about(task: Task, step: Step) -> dict[str, Any]:
-    return {
-        "taskId": task.task_id,
-        "replyRef": task.reply_ref,
-        "taskStatus": step.status,
-        "progress": step.progress,
-    }

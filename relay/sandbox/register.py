@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from relay.sandbox.shapes import ID_FORM, Task
+from relay.sandbox.shapes import Task
 
 TASKS_MAX: Final = 10_000
 
@@ -17,7 +17,7 @@ class Register:
         self._running: dict[str, list[Task]] = {email: [] for email in emails}
 
     def add(self, task: Task) -> None:
-        self._tasks[task.uuid] = task
+        self._tasks[task.task_id] = task
         self._artifacts[task.artifact_id] = task
         self._running[task.account].append(task)
         if len(self._tasks) > TASKS_MAX:
@@ -25,10 +25,7 @@ class Register:
             del self._artifacts[oldest.artifact_id]
 
     def find(self, task_id: str) -> Task | None:
-        """The task with this composite id."""
-        match = ID_FORM.fullmatch(task_id)
-        task = self._tasks.get(match["uuid"]) if match else None
-        return task if task is not None and task.task_id == task_id else None
+        return self._tasks.get(task_id)
 
     def made(self, artifact_id: str, now_ms: int) -> Task | None:
         """The task whose artifact this is, once it has succeeded."""

@@ -1,14 +1,13 @@
 """Sends the sandbox's callbacks when they are due: once each, in order within a task, never again."""
 
 import asyncio
-from collections import deque
+from functools import partial
 from typing import Final
 
 import httpx2
 
-from relay.clock import Clock, wait_at_most
-from relay.sandbox.outbox import Callback
-from relay.sandbox.vendor import Vendor
+from relay.clock import Clock, wait_at_most, within
+from relay.sandbox.outbox import Callback, Outbox
 
 SEND_TIMEOUT_S: Final = 10.0
 SENDING_MAX: Final = 200  # tasks whose callbacks are under way at once
@@ -19,15 +18,14 @@ USER_AGENT: Final = "useapi.net sandbox"
 class Sender:
     """Run `run()` in the background; call `wake()` after whatever may have changed what is due next."""
 
-    def __init__(self, vendor: Vendor, clock: Clock, client: httpx2.AsyncClient) -> None:
-        self._vendor = vendor
+    def __init__(self, outbox: Outbox, clock: Clock, client: httpx2.AsyncClient) -> None:
+        self._outbox = outbox
         self._clock = clock
         self._client = client
         self._changed = asyncio.Event()
-        self._queues: dict[str, deque[Callback]] = {}
-        self._workers: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._last: dict[str, asyncio.Task[None]] = {}  # of each task that callbacks are under way for
         self._permits = asyncio.Semaphore(SENDING_MAX)
-        self._idle = asyncio.Condition()
 
     def wake(self) -> None:
         self._changed.set()
@@ -35,8 +33,8 @@ class Sender:
     async def sent(self, sequence: str) -> None:
         """Return when nothing that is due now of this task waits to be sent."""
         self._take_due()
-        async with self._idle:
-            await self._idle.wait_for(lambda: sequence not in self._queues)
+        if sequence in self._last:
+            await asyncio.wait([self._last[sequence]])
 
     async def run(self) -> None:
         """Until cancelled. Callbacks under way are then given up, as those of a crashed upstream would be."""
@@ -44,48 +42,43 @@ class Sender:
             while True:
                 self._changed.clear()
                 self._take_due()
-                due_ms = self._vendor.next_due_ms()
+                due_ms = self._outbox.next_due_ms()
                 wait_s = IDLE_S if due_ms is None else max(0.0, (due_ms - self._clock.now_ms()) / 1000)
                 await wait_at_most(self._clock, self._changed.wait(), wait_s)
         finally:
-            for worker in self._workers:
-                worker.cancel()
-            await asyncio.gather(*self._workers, return_exceptions=True)
+            for sending in self._sending:
+                sending.cancel()
+            await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _take_due(self) -> None:
-        for callback in self._vendor.due(self._clock.now_ms()):
-            queue = self._queues.get(callback.sequence)
-            if queue is not None:
-                queue.append(callback)
-                continue
-            self._queues[callback.sequence] = deque([callback])
-            worker = asyncio.create_task(self._drain(callback.sequence))
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+        for callback in self._outbox.due(self._clock.now_ms()):
+            before = self._last.get(callback.sequence)
+            sending = asyncio.create_task(self._in_turn(callback, before))
+            sending.add_done_callback(partial(self._ended, callback.sequence))
+            self._last[callback.sequence] = sending
+            self._sending.add(sending)
 
-    async def _drain(self, sequence: str) -> None:
-        queue = self._queues[sequence]
+    async def _in_turn(self, callback: Callback, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         async with self._permits:
-            while queue:
-                await self._send(queue.popleft())
-        del self._queues[sequence]
-        async with self._idle:
-            self._idle.notify_all()
+            await self._send(callback)
+
+    def _ended(self, sequence: str, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        if self._last.get(sequence) is sending:
+            del self._last[sequence]
 
     async def _send(self, callback: Callback) -> None:
         status: int | None = None
         error: str | None = None
         headers = {"content-type": callback.content_type, "user-agent": USER_AGENT}
-
-        async def post() -> None:
-            nonlocal status, error
-            try:
-                answer = await self._client.post(callback.url, content=callback.body, headers=headers)
-                status = answer.status_code
-            except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failure:
-                # Recorded and forgotten: a receiver that was not there has lost this callback for ever.
-                error = f"{type(failure).__name__}: {failure}"
-
-        if not await wait_at_most(self._clock, post(), SEND_TIMEOUT_S):
+        try:
+            post = self._client.post(callback.url, content=callback.body, headers=headers)
+            status = (await within(self._clock, SEND_TIMEOUT_S, post)).status_code
+        except TimeoutError:
             error = "timed out"
-        self._vendor.outbox.record(callback, self._clock.now_ms(), status=status, error=error)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failure:
+            # Recorded and forgotten: a receiver that was not there has lost this callback for ever.
+            error = f"{type(failure).__name__}: {failure}"
+        self._outbox.record(callback, self._clock.now_ms(), status=status, error=error)

@@ -5,7 +5,7 @@ Source of the fields: the upstream's page for POST videos/create, and its pages 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,10 +15,6 @@ from relay.sandbox.timeline import Course, Step
 
 Json = dict[str, Any]
 
-ID_FORM: Final = re.compile(
-    r"user:(\d{1,19})-runwayml:(?P<email>[^\s/?#%\\]{1,254})-(?P<kind>task|asset):"
-    r"(?P<uuid>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-)
 NAME_MAX: Final = 200
 
 # Width and height by aspect ratio, at 720 lines.
@@ -31,6 +27,11 @@ DIMENSIONS: Final = {
     "21:9": (1584, 672),
 }
 
+PROVIDER_LIMIT: Final[Json] = {
+    "error": "You have too many tasks running or pending. Please wait for some of them to finish before starting more."
+}
+NO_CREDITS: Final[Json] = {"error": "You do not have enough credits to run this task."}
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -42,19 +43,16 @@ class Account:
     @classmethod
     def parse(cls, text: str) -> "Account":
         """`email=slots` or `email`; raises ValueError."""
-        email, equals, slots = text.strip().rpartition("=")
-        if not equals:
-            email, slots = slots, "2"
-        if not re.fullmatch(r"[^\s/?#%\\=]{1,254}", email) or not re.fullmatch(r"[1-9]|10", slots):
+        match = re.fullmatch(r"([^\s/?#%\\=]{1,254})(?:=([1-9]|10))?", text.strip())
+        if match is None:
             raise ValueError(f"an account is email=slots with 1 to 10 slots, not {text!r}")
-        return cls(email, int(slots))
+        return cls(match[1], int(match[2] or 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A created task: what was asked, and its whole course. `created_ms` is when it came into being upstream."""
 
-    task_id: str
     uuid: str
     account: str
     user_id: int
@@ -70,16 +68,21 @@ class Task:
     reply_ref: str | None
 
     @property
-    def model(self) -> str:
-        return str(self.fields["model"])
+    def task_id(self) -> str:
+        return f"user:{self.user_id}-runwayml:{self.account}-task:{self.uuid}"
 
     @property
     def asset_id(self) -> str:
-        return f"user:{self.user_id}-runwayml:{self.account}-asset:{self.artifact_id}"
+        """What it makes is an asset, too."""
+        return asset_id(self.user_id, self.account, self.artifact_id)
+
+    @property
+    def model(self) -> str:
+        return str(self.fields["model"])
 
 
-def error(status: int, message: str, **more: Any) -> Json:
-    return {"error": message, **more, "code": status}
+def asset_id(user_id: int, account: str, uuid: str) -> str:
+    return f"user:{user_id}-runwayml:{account}-asset:{uuid}"
 
 
 def iso(ms: int) -> str:
@@ -94,7 +97,8 @@ def task_object(task: Task, step: Step, *, progress_as: str, starts_in_ms: int, 
     """The flat task as it is at `step`; `progress_as` is a word of the fault `progress`."""
     prompt = str(task.fields.get("text_prompt") or "")
     name = f"{task.model} {prompt}".strip()[:NAME_MAX]
-    body: Json = {
+    progress: Json = {"string": f"{step.progress:g}", "number": step.progress, "null": None, "empty": ""}
+    return {
         "taskId": task.task_id,
         "id": task.uuid,
         "name": name,
@@ -106,18 +110,14 @@ def task_object(task: Task, step: Step, *, progress_as: str, starts_in_ms: int, 
         "status": step.status,
         "error": _failure(task) if step.status == "FAILED" else None,
         "progressText": None,
-        "progressRatio": _progress(step.progress, progress_as),
+        "progressRatio": progress[progress_as],
         "estimatedTimeToStartSeconds": round(starts_in_ms / 1000, 3) if step.status == "PENDING" else None,
         "artifacts": list(artifacts),
         "sharedAsset": None,
         "sourceAssetId": None,
         "code": 200,
+        **references(task),
     }
-    if task.reply_url is not None:
-        body["replyUrl"] = task.reply_url
-    if task.reply_ref is not None:
-        body["replyRef"] = task.reply_ref
-    return body
 
 
 def _options(task: Task, name: str, prompt: str) -> Json:
@@ -151,93 +151,62 @@ def _failure(task: Task) -> Json:
     }
 
 
-def _progress(progress: float, form: str) -> Any:
-    match form:
-        case "number":
-            return progress
-        case "null":
-            return None
-        case "empty":
-            return ""
-        case _:
-            return f"{progress:g}"  # the page shows "0", "0.5", "1"
-
-
-def artifact(task: Task, *, url: str | None, preview_url: str, size: int, metadata_as: str) -> Json:
-    """The artifact of a task that succeeded; `metadata_as` is a word of the fault `metadata`."""
-    ended = iso(task.course.ends_ms or task.created_ms)
-    body: Json = {
-        "assetId": task.asset_id,
-        "id": task.artifact_id,
-        "createdAt": ended,
-        "updatedAt": ended,
-        "userId": task.user_id,
-        "createdBy": task.user_id,
-        "taskId": task.uuid,
-        "parentAssetGroupId": task.asset_group,
-        "filename": f"{task.model} {task.seed}.mp4",
-        "url": url,
-        "fileSize": str(size),
-        "isDirectory": False,
-        "previewUrls": [preview_url],
-        "private": True,
-        "privateInTeam": True,
-        "deleted": False,
-        "reported": False,
-        "metadata": _metadata(metadata_as),
-        "favorite": False,
-    }
-    if url is None:
-        del body["url"]
-    return body
-
-
-def _metadata(form: str) -> Json | None:
-    about: Json = {"frameRate": film.FRAME_RATE, "duration": film.DURATION_S}
-    match form:
-        case "null":
-            return None
-        case "flat":
-            size = {"width": film.WIDTH, "height": film.HEIGHT}
-            return {**about, **size, "hasAlphaChannel": False, "hasAudio": False}
-        case _:
-            size = {"width": film.WIDTH, "height": film.HEIGHT}
-            return {**about, "dimensions": [film.WIDTH, film.HEIGHT], "size": size}
+def references(task: Task) -> Json:
+    """replyUrl and replyRef, where the task has them."""
+    known = {"replyUrl": task.reply_url, "replyRef": task.reply_ref}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def wrapped(body: Json, form: str) -> Json:
     """A flat task as `flat`, `nested` in {"task": …}, or `both` (nested, with the taskId at the top as well)."""
-    match form:
-        case "nested":
-            return {"task": body}
-        case "both":
-            return {"taskId": body["taskId"], "task": body}
-        case _:
-            return body
-
-
-def listed(task: Task, *, with_refs: bool) -> Json:
-    """A task as the scheduler shows it."""
-    body: Json = {"taskId": task.task_id}
-    if with_refs and task.reply_url is not None:
-        body["replyUrl"] = task.reply_url
-    if with_refs and task.reply_ref is not None:
-        body["replyRef"] = task.reply_ref
-    return body
-
-
-def busy(account: Account, running: Mapping[str, Sequence[Task]], limit: int) -> Json:
-    """The API's own 429: its queue for `account` is full; `running` is what runs, by e-mail."""
-    tasks = {
-        email: [{"email": email, "id": task.uuid, **listed(task, with_refs=True)} for task in theirs]
-        for email, theirs in running.items()
+    forms: dict[str, Json] = {
+        "flat": body,
+        "nested": {"task": body},
+        "both": {"taskId": body["taskId"], "task": body},
     }
-    return error(429, f"Account {account.email} is busy executing {limit} tasks", runningTasks=tasks)
+    return forms[form]
 
 
-PROVIDER_LIMIT: Final[Json] = {
-    "error": "You have too many tasks running or pending. Please wait for some of them to finish before starting more."
-}
-NO_CREDITS: Final[Json] = {"error": "You do not have enough credits to run this task."}
-NOT_FOUND: Final[Json] = error(404, "Not found.")
-UNAUTHORIZED: Final[Json] = error(401, "Unauthorized")
+def artifact(task: Task, *, url: str | None, preview_url: str, size: int, metadata_as: str) -> Json:
+    """The artifact of a task that succeeded; `metadata_as` is a word of the fault `metadata`."""
+    ended_ms = task.course.ends_ms or task.created_ms
+    return {
+        **file_object(task.asset_id, task.user_id, ended_ms, f"{task.model} {task.seed}.mp4", size),
+        **({} if url is None else {"url": url}),
+        "taskId": task.uuid,
+        "parentAssetGroupId": task.asset_group,
+        "previewUrls": [preview_url],
+        "privateInTeam": True,
+        "reported": False,
+        "metadata": _metadata(metadata_as),
+    }
+
+
+def file_object(file_id: str, user_id: int, made_ms: int, name: str, size: int) -> Json:
+    """What artifacts and uploaded assets have in common."""
+    return {
+        "assetId": file_id,
+        "id": file_id.rpartition(":")[2],
+        "createdAt": iso(made_ms),
+        "updatedAt": iso(made_ms),
+        "userId": user_id,
+        "createdBy": user_id,
+        "filename": name,
+        "fileSize": str(size),
+        "isDirectory": False,
+        "previewUrls": [],
+        "private": True,
+        "deleted": False,
+        "favorite": False,
+    }
+
+
+def _metadata(form: str) -> Json | None:
+    about: Json = {"frameRate": film.FRAME_RATE, "duration": film.DURATION_S}
+    size = {"width": film.WIDTH, "height": film.HEIGHT}
+    forms: dict[str, Json | None] = {
+        "nested": {**about, "dimensions": [film.WIDTH, film.HEIGHT], "size": size},
+        "flat": {**about, **size, "hasAlphaChannel": False, "hasAudio": False},
+        "null": None,
+    }
+    return forms[form]

@@ -51,9 +51,9 @@ class Course:
     ends_ms: int | None
     ending: Ending
 
-    def index_at(self, now_ms: int) -> int:
-        """The last step that has come by `now_ms`; 0 before the first."""
-        return max(0, bisect_right(self.steps, now_ms, key=lambda step: step.at_ms) - 1)
+    def step_at(self, now_ms: int) -> Step:
+        """The last step that has come by `now_ms`; the first before it."""
+        return self.steps[max(0, bisect_right(self.steps, now_ms, key=lambda step: step.at_ms) - 1)]
 
     def ended(self, now_ms: int) -> bool:
         return self.ends_ms is not None and now_ms >= self.ends_ms

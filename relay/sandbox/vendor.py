@@ -4,27 +4,27 @@ Faithful unless a fault says otherwise. Every time is divided by `speed`. A task
 (timeline.py), so every later answer is a look at the tasks and a moment.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from relay.core.catalogue import Catalogue
+from relay.core.fields import ASSET_FIELDS
+from relay.core.request import Checked
 from relay.sandbox import admission, film, shapes
 from relay.sandbox.accounts import Accounts
-from relay.sandbox.admission import Refused, Taken
-from relay.sandbox.answer import Answer, answer, as_html, lost, refusal
+from relay.sandbox.answer import Answer, answer, as_html, fail, not_found, refusal
 from relay.sandbox.asking import Asking
 from relay.sandbox.faults import Faults
-from relay.sandbox.library import Asset, Library, Upload
+from relay.sandbox.library import Library
 from relay.sandbox.links import Links
-from relay.sandbox.outbox import Callback, Outbox
+from relay.sandbox.outbox import Outbox
 from relay.sandbox.register import Register
 from relay.sandbox.shapes import Account, Json, Task
 from relay.sandbox.timeline import FINAL, Course, Ending, draw_course, draw_times_s
 
-PATHS_MAX: Final = 200
 DEFAULT_ACCOUNTS: Final = (Account("sandbox@example.com", 2),)
 
 _ENDINGS: Final = {
@@ -37,11 +37,10 @@ _ENDINGS: Final = {
 
 
 class Vendor:
-    """Creates tasks, owes callbacks, and holds the parts that answer: `asking`, `accounts`, `library`, `links`.
+    """Creates tasks, and holds the parts that do the rest: `asking`, `accounts`, `library`, `links`, `outbox`.
 
     `token`: the only bearer token taken (None: any). `reply_url`: the account-wide default. `times_s`: (queue, render)
-    seconds of every task in the place of its model's own. `catalogue`: what creates are judged by (None: the one of the
-    package). Raises InvalidRequest for faults that cannot be set.
+    seconds of every task in the place of its model's own. Raises InvalidRequest for faults that cannot be set.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Vendor:
         token: str | None = None,
         reply_url: str | None = None,
         times_s: tuple[float, float] | None = None,
-        catalogue: Catalogue | None = None,
         faults: Mapping[str, Any] | None = None,
     ) -> None:
         if not accounts or speed <= 0:
@@ -66,22 +64,13 @@ class Vendor:
         self.outbox = Outbox(self.faults, rng, self.asking.body)
         self.library = Library()
         self.submits = 0
-        self.requests: dict[str, int] = {}
+        self.requests: Counter[str] = Counter()
+        self.user_id = rng.randrange(1000, 100_000)
         self._rng = rng
         self._speed = speed
         self._token = token
         self._reply_url = reply_url
         self._times_s = times_s
-        self._catalogue = catalogue or admission.built_in()
-        self._user_id = rng.randrange(1000, 100_000)
-
-    def next_due_ms(self) -> int | None:
-        """When the next callback is due; None without one."""
-        return self.outbox.next_due_ms()
-
-    def due(self, now_ms: int) -> list[Callback]:
-        """Take the callbacks that are due, in the order in which they are to be sent."""
-        return self.outbox.due(now_ms)
 
     def state(self, now_ms: int) -> Json:
         """What `GET /sandbox/state` shows; `submits` counts the tasks that came into being, answered or not."""
@@ -92,16 +81,12 @@ class Vendor:
             "requests": dict(self.requests),
         }
 
-    def count(self, path: str) -> None:
-        """Count a request; `path` is the route's, without ids."""
-        if path in self.requests or len(self.requests) < PATHS_MAX:
-            self.requests[path] = self.requests.get(path, 0) + 1
-
-    def authorize(self, header: str | None) -> Answer | None:
-        """The 401 for a missing or wrong bearer token, or None where the request may go on."""
+    def authorize(self, header: str | None) -> None:
+        """Raise the 401 for a missing or wrong bearer token."""
         scheme, _, token = (header or "").partition(" ")
         good = scheme.lower() == "bearer" and token.strip() and self._token in (None, token.strip())
-        return None if good and not self.faults.take("unauthorized") else refusal(shapes.UNAUTHORIZED)
+        if not good or self.faults.take("unauthorized"):
+            raise refusal(401, "Unauthorized")
 
     def dressed(self, plain: Answer) -> Answer:
         """An answer as it leaves: errors are HTML pages under the fault `html_errors`."""
@@ -110,23 +95,20 @@ class Vendor:
 
     def create(self, now_ms: int, fields: Any, origin: str) -> Answer:
         """`POST /videos/create`; `origin` is the scheme and host under which artifacts will be asked for."""
-        if way := self.faults.take("create_fails"):
-            return lost(way)
-        taken = self._admitted(now_ms, fields)
-        if isinstance(taken, Refused):
-            return refusal(shapes.error(taken.status, taken.message))
-        owner = admission.account_of(admission.assets_named(taken.fields))
-        account = self.accounts.choose(now_ms, taken.fields, owner if isinstance(owner, str) else None)
-        if isinstance(account, Answer):
-            return account
+        fail(self.faults.take("create_fails"))
+        taken = admission.admit(fields, admission.built_in(), unchecked=bool(self.faults.value("unchecked")))
+        if self.faults.take("refused"):
+            raise refusal(400, "The request was refused.")
+        if self.faults.take("moderated"):
+            raise refusal(422, admission.MODERATED)
+        account = self.accounts.choose(now_ms, taken.request, self._owner(now_ms, taken.request))
         task = self._made(now_ms, taken, account, origin)
         self.submits += 1
         self.register.add(task)
         self.accounts.charge(task)
         first = bool(self.faults.take("callbacks_before_answer")) and task.reply_url is not None
         self.outbox.add(task, with_first=first)
-        if way := self.faults.take("create_lost"):
-            return lost(way)
+        fail(self.faults.take("create_lost"))
         body = shapes.wrapped(self.asking.flat(task, now_ms), self.faults.value("create_body") or "nested")
         return replace(
             answer(body),
@@ -134,62 +116,43 @@ class Vendor:
             after_first_callback=task.task_id if first else None,
         )
 
-    def add_asset(self, now_ms: int, upload: Upload, email: str | None) -> Asset:
-        """Keep an upload; without `email` an account is picked."""
-        account = email or self._rng.choice(list(self.accounts.by_email))
-        uuid = self._uuid()
-        asset_id = f"user:{self._user_id}-runwayml:{account}-asset:{uuid}"
-        asset = Asset(asset_id, uuid, account, self._user_id, now_ms, upload)
-        self.library.add(asset)
-        return asset
+    def any_account(self) -> str:
+        return self._rng.choice(list(self.accounts.by_email))
 
-    def _admitted(self, now_ms: int, fields: Any) -> Taken | Refused:
-        unchecked = bool(self.faults.value("unchecked"))
-        taken = admission.admit(fields, self._catalogue, unchecked=unchecked)
-        if isinstance(taken, Refused):
-            return taken
-        if self.faults.take("refused"):
-            return Refused(400, "The request was refused.")
-        if self.faults.take("moderated"):
-            return Refused(422, admission.MODERATED)
-        if self.faults.value("assets_unchecked"):
-            return taken
-        return self._wrong_assets(now_ms, admission.assets_named(taken.fields)) or taken
+    def new_uuid(self) -> str:
+        return str(UUID(int=self._rng.getrandbits(128), version=4))
 
-    def _wrong_assets(self, now_ms: int, assets: Mapping[str, Any]) -> Refused | None:
-        owner = admission.account_of(assets)
-        if isinstance(owner, Refused):
-            return owner
-        for asset_id in assets.values():
+    def _owner(self, now_ms: int, fields: Mapping[str, Any]) -> str | None:
+        """The account of a create's assets, which must be there."""
+        owner = admission.owner_of(fields)
+        for name in () if self.faults.value("assets_unchecked") else fields.keys() & set(ASSET_FIELDS):
             # What a task made is an asset, too.
-            task = self.register.made(asset_id.rpartition(":")[2], now_ms)
-            if self.library.get(asset_id) is None and (task is None or task.asset_id != asset_id):
-                return Refused(404, "Not found.")
-        return None
+            task = self.register.made(fields[name].rpartition(":")[2], now_ms)
+            if self.library.get(fields[name]) is None and (task is None or task.asset_id != fields[name]):
+                raise not_found()
+        return owner
 
-    def _made(self, now_ms: int, taken: Taken, account: Account, origin: str) -> Task:
-        uuid = self._uuid()
-        fields = taken.fields
+    def _made(self, now_ms: int, taken: Checked, account: Account, origin: str) -> Task:
+        fields: Json = taken.request
         begins_ms = now_ms + self.faults.take_wait_ms("appears_after")
         return Task(
-            task_id=f"user:{self._user_id}-runwayml:{account.email}-task:{uuid}",
-            uuid=uuid,
+            uuid=self.new_uuid(),
             account=account.email,
-            user_id=self._user_id,
+            user_id=self.user_id,
             fields=fields,
             seconds=_seconds(taken),
             origin=origin,
             created_ms=begins_ms,
             course=self._course(now_ms, begins_ms, taken, account),
             seed=seed if isinstance(seed := fields.get("seed"), int) else self._rng.randrange(1, 4_294_967_295),
-            asset_group=self._uuid(),
-            artifact_id=self._uuid(),
+            asset_group=self.new_uuid(),
+            artifact_id=self.new_uuid(),
             reply_url=fields.get("replyUrl") or self.faults.value("default_reply_url") or self._reply_url,
             reply_ref=fields.get("replyRef"),
         )
 
-    def _course(self, now_ms: int, begins_ms: int, taken: Taken, account: Account) -> Course:
-        explore = taken.fields.get("exploreMode") is True
+    def _course(self, now_ms: int, begins_ms: int, taken: Checked, account: Account) -> Course:
+        explore = taken.request.get("exploreMode") is True
         queue_s, render_s = self._times_s or draw_times_s(taken.model, explore=explore, rng=self._rng)
         queue_ms = round(queue_s * 1000 / self._speed)
         if explore:
@@ -201,7 +164,7 @@ class Vendor:
             begins_ms,
             queue_ms=queue_ms,
             render_ms=round(render_s * 1000 / self._speed),
-            ending=self._ending(taken.fields),
+            ending=self._ending(taken.request),
             throttled_ms=self.faults.take_wait_ms("throttled"),
             running=self.faults.take("odd_status") or "RUNNING",
         )
@@ -215,20 +178,17 @@ class Vendor:
             return Ending(status, 0.4)
         return Ending(None) if self.faults.take("never_ends") else Ending()
 
-    def _uuid(self) -> str:
-        return str(UUID(int=self._rng.getrandbits(128), version=4))
 
-
-def _seconds(taken: Taken) -> float:
+def _seconds(taken: Checked) -> float:
     """The length asked for, or the model's default."""
-    asked = taken.fields.get("duration")
+    asked = taken.request.get("duration")
     if isinstance(asked, int | float):
         return asked
     return taken.model.durations[0] if taken.model and taken.model.durations else film.DURATION_S
 
 
 def _state_of(task: Task, now_ms: int) -> Json:
-    step = task.course.steps[task.course.index_at(now_ms)]
+    step = task.course.step_at(now_ms)
     return {
         "taskId": task.task_id,
         "replyRef": task.reply_ref,

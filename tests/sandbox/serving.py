@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.clock import Clock, SystemClock
+from relay.sandbox.answer import Answer, Refusal
 from relay.sandbox.api import PREFIX, build
 from relay.sandbox.vendor import Vendor
 
@@ -26,6 +27,14 @@ PAGE_EXAMPLE = {
     "duration": 5,
     "aspect_ratio": "16:9",
 }
+
+
+def answered(ask: Callable[[], Answer]) -> Answer:
+    """What is seen of a question to the pure part, a refusal too."""
+    try:
+        return ask()
+    except Refusal as refused:
+        return refused.answer
 
 
 class PromptServer(uvicorn.Server):

@@ -12,7 +12,7 @@ from relay.sandbox.admission import built_in
 from relay.sandbox.faults import read_faults
 from relay.sandbox.scenarios import EXAMPLE, SCENARIOS
 from relay.sandbox.vendor import Vendor
-from tests.sandbox.serving import Bench, bench, receiver
+from tests.sandbox.serving import Bench, answered, bench, receiver
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,7 @@ def look(sandbox: Vendor, task_id: str, what: str, at_s: float) -> Any:
         return [len(each) for each in listed]
     if what == "references":
         return [task.get("replyRef") for task in json.loads(sandbox.asking.scheduler(now_ms).body)]
-    answer = sandbox.asking.task(now_ms, task_id)
+    answer = answered(lambda: sandbox.asking.task(now_ms, task_id))
     if what == "answer":
         return "silence" if answer.hang else answer.status
     task = json.loads(answer.body)
@@ -173,7 +173,7 @@ def look(sandbox: Vendor, task_id: str, what: str, at_s: float) -> Any:
 def test_asking_after_a_scenario_shows_what_its_sentence_says(name: str, facts: list[tuple[str, float, Any]]) -> None:
     scenario = SCENARIOS[name]
     sandbox = Vendor(Random(1), times_s=(30, 100), faults=scenario.faults)  # noqa: S311 - chance, not a secret
-    sandbox.create(NOW_MS, {**scenario.fields, "replyRef": "mine"}, "http://sandbox")
+    answered(lambda: sandbox.create(NOW_MS, {**scenario.fields, "replyRef": "mine"}, "http://sandbox"))
     task_id = next(sandbox.register.oldest_first()).task_id
 
     seen = [(what, at_s, look(sandbox, task_id, what, at_s)) for what, at_s, _ in facts]

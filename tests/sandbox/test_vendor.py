@@ -10,7 +10,7 @@ from relay.sandbox.answer import Answer
 from relay.sandbox.links import Links
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
-from tests.sandbox.serving import PAGE_EXAMPLE
+from tests.sandbox.serving import PAGE_EXAMPLE, answered
 
 NOW_MS = 1_767_225_600_000
 ORIGIN = "http://sandbox"
@@ -25,7 +25,7 @@ def vendor(**options: Any) -> Vendor:
 
 
 def create(sandbox: Vendor, at_s: float = 0, **fields: Any) -> Answer:
-    return sandbox.create(NOW_MS + round(at_s * 1000), {**PAGE_EXAMPLE, **fields}, ORIGIN)
+    return answered(lambda: sandbox.create(NOW_MS + round(at_s * 1000), {**PAGE_EXAMPLE, **fields}, ORIGIN))
 
 
 def body(answer: Answer) -> Any:
@@ -39,14 +39,14 @@ def created(sandbox: Vendor, at_s: float = 0, **fields: Any) -> str:
 
 
 def asked(sandbox: Vendor, task_id: str, at_s: float) -> Any:
-    return body(sandbox.asking.task(NOW_MS + round(at_s * 1000), task_id))
+    return body(answered(lambda: sandbox.asking.task(NOW_MS + round(at_s * 1000), task_id)))
 
 
 def reported(sandbox: Vendor, until_s: float) -> list[tuple[float, str, str]]:
     """(seconds, status, progressRatio) of all callbacks up to a time, each taken the moment that it is due."""
     seen: list[tuple[float, str, str]] = []
-    while (due_ms := sandbox.next_due_ms()) is not None and due_ms <= NOW_MS + until_s * 1000:
-        for callback in sandbox.due(due_ms):
+    while (due_ms := sandbox.outbox.next_due_ms()) is not None and due_ms <= NOW_MS + until_s * 1000:
+        for callback in sandbox.outbox.due(due_ms):
             task = json.loads(callback.body)
             seen.append(((due_ms - NOW_MS) / 1000, task["status"], task["progressRatio"]))
     return seen
@@ -82,14 +82,14 @@ def test_a_callback_is_due_at_the_start_at_each_tenth_and_at_the_end() -> None:
     assert [at_s for at_s, _, _ in seen] == [30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130]
     assert seen[0] == (30, "RUNNING", "0")
     assert seen[-1] == (130, "SUCCEEDED", "1")
-    assert sandbox.next_due_ms() is None
+    assert sandbox.outbox.next_due_ms() is None
 
 
 def test_a_task_without_reply_url_owes_no_callback() -> None:
     sandbox = vendor()
     created(sandbox)
 
-    assert sandbox.next_due_ms() is None
+    assert sandbox.outbox.next_due_ms() is None
 
 
 def test_the_account_wide_reply_url_is_used_and_echoed() -> None:
@@ -97,7 +97,7 @@ def test_the_account_wide_reply_url_is_used_and_echoed() -> None:
     task_id = created(sandbox)
 
     assert asked(sandbox, task_id, 0)["replyUrl"] == "http://account-wide/"
-    assert {callback.url for callback in sandbox.due(NOW_MS + 30_000)} == {"http://account-wide/"}
+    assert {callback.url for callback in sandbox.outbox.due(NOW_MS + 30_000)} == {"http://account-wide/"}
 
 
 def test_the_fault_default_reply_url_does_the_same() -> None:
@@ -272,7 +272,7 @@ def test_asking_says_404_for_a_while_after_the_create() -> None:
 def test_artifacts_and_their_urls_come_late() -> None:
     sandbox = vendor(faults={"no_artifacts_at_first": 10, "no_url_at_first": 30})
     task_id = created(sandbox, replyUrl="http://receiver/")
-    final = [json.loads(callback.body) for callback in sandbox.due(NOW_MS + 130_000)][-1]
+    final = [json.loads(callback.body) for callback in sandbox.outbox.due(NOW_MS + 130_000)][-1]
 
     assert (final["status"], final["artifacts"]) == ("SUCCEEDED", [])
     assert asked(sandbox, task_id, 139)["artifacts"] == []
@@ -324,7 +324,7 @@ def test_a_stray_callback_names_another_task_and_another_reference() -> None:
     sandbox = vendor(faults={"callbacks": "final", "callbacks_stray": 1})
     task_id = created(sandbox, replyUrl="http://receiver/", replyRef="mine")
 
-    own, stray = (json.loads(callback.body) for callback in sandbox.due(NOW_MS + 130_000))
+    own, stray = (json.loads(callback.body) for callback in sandbox.outbox.due(NOW_MS + 130_000))
 
     assert (own["taskId"], own["replyRef"]) == (task_id, "mine")
     assert stray["taskId"] != task_id
