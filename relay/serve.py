@@ -15,15 +15,21 @@ GRACE_S: Final = 30
 BACKLOG: Final = 2_048
 HEAD_S: Final = 20.0
 HEAD_MAX_BYTES: Final = 64 * 1024
+# Once the server ends, who has taken not one byte of what waits for it for so long is let go.
+STALLED_S: Final = 5.0
+# The same at any other time: a reader that has stopped to read would otherwise keep its connection for ever.
+UNTAKEN_S: Final = 90
 
 
 class _Impatient(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with bounds on the head of a request, which no app sees before its end.
+    """uvicorn's HTTP/1.1, with bounds on the head of a request, which no app sees before its end, and on the last wait.
 
-    Without them a connection that sends its head byte by byte, or one without end, would be held for ever.
+    Without them a connection that sends its head byte by byte, or one without end, would be held for ever, and one
+    reader that does not read would hold up the end of the server.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -47,7 +53,20 @@ class _Impatient(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        if self._stall is not None:
+            self._stall.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._unless_stalled(0)
+
+    def _unless_stalled(self, untaken_bytes: int) -> None:
+        now_bytes = self.transport.get_write_buffer_size()
+        if now_bytes and now_bytes == untaken_bytes:
+            self.transport.abort()
+        else:
+            self._stall = self.loop.call_later(STALLED_S, self._unless_stalled, now_bytes)
 
     def _begin_head(self) -> None:
         self._end_head()
@@ -102,6 +121,8 @@ def bound(host: str, port: int) -> socket.socket:
     # Connections inherit it. asyncio sets it only on sockets that were made with their protocol named, and without it
     # the body of every answer waits 40 ms for the acknowledgement of its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_S * 1000)
     return listening
 
 

@@ -80,3 +80,42 @@ async def test_a_head_in_pieces_is_answered() -> None:
             writer.write(piece)
             await writer.drain()
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+
+
+PIECE = b"x" * 65_536
+
+
+async def sending_much(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with more than sockets and buffers hold."""
+    if scope["type"] == "lifespan":
+        await answering(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(200):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "STALLED_S", 0.05)
+    listening = bound("127.0.0.1", 0)
+    async with asyncio.timeout(serve.GRACE_S / 3):
+        async with hosted(sending_much, listening):
+            reader, writer = await asyncio.open_connection(*listening.getsockname(), limit=1_000)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def test_who_reads_gets_all_of_it_though_the_server_ends() -> None:
+    listening = bound("127.0.0.1", 0)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        async with hosted(sending_much, listening):
+            reader, writer = await asyncio.open_connection(*listening.getsockname(), limit=1_000)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            reading = group.create_task(reader.read())
+        body = await reading
+    writer.close()
+    assert body.count(b"x") == 200 * len(PIECE)
+    assert body.endswith(b"\r\n0\r\n\r\n")
