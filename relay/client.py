@@ -9,12 +9,15 @@ Everything that goes wrong is a `ClientError`; when the relay said why, `problem
 """
 
 import asyncio
+import base64
+import hashlib
+import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import httpx2
 
@@ -24,6 +27,8 @@ from relay.core.event import FINAL_TYPES, encode
 from relay.errors import ClientError
 
 TIMEOUT_S: Final = 30.0
+# The relay looks through the whole copy before its first byte.
+BACKUP_TIMEOUT_S: Final = 600.0
 # The relay sends a heartbeat every 15 s; three missing ones mean that the connection is dead.
 SILENCE_S: Final = 50.0
 RECONNECT_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 10.0, 10.0)
@@ -217,6 +222,34 @@ class RelayClient:
             async for found in frames:
                 yield found
 
+    async def resume(self, *, force: bool = False) -> dict[str, Any]:
+        """Let the queue move after a restore; `hold` is what held it."""
+        return await self._call("POST", "/v1/resume", json={"force": force})
+
+    async def backup(self, path: Path) -> int:
+        """Save a copy of the relay's database as a new file, whole or not at all; the number of bytes."""
+        draft, digest, size = path.with_name(f".{path.name}.part"), hashlib.sha256(), 0
+        if await asyncio.to_thread(path.exists):
+            raise ClientError(f"{path} exists already")
+        try:
+            async with self._http.stream("POST", "/v1/backup", timeout=BACKUP_TIMEOUT_S) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _refusal(answer)
+                with await asyncio.to_thread(open, draft, "wb", opener=_private) as file:
+                    async for chunk in answer.aiter_raw():
+                        size += await asyncio.to_thread(file.write, chunk)
+                        digest.update(chunk)
+                    await asyncio.to_thread(_synced, file)
+            if f"sha-256=:{base64.b64encode(digest.digest()).decode()}:" != answer.headers.get("repr-digest"):
+                raise ClientError("the copy did not come as it was sent; try again")
+            draft.rename(path)
+        except httpx2.HTTPError as error:
+            raise ClientError(f"the copy did not come whole: {error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+        return size
+
     async def download(self, url: str, path: Path) -> int:
         """Save an artifact by its signed address; the number of bytes. No token is sent."""
         size = 0
@@ -318,6 +351,15 @@ class Signer:
             signature.SIGNATURE_HEADER: signature.sign([self._secret], event["id"], timestamp_s, body),
         }
         return headers, body
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _synced(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 class _Over(Exception):

@@ -86,7 +86,7 @@ def _database(path: Path) -> Iterator[Finding]:
 
 
 def _key(settings: Settings) -> Iterator[Finding]:
-    path = Path(f"{settings.database_path}.key")
+    path = settings.key_path
     try:
         if settings.secret_key is not None:
             parse_key(settings.secret_key.get_secret_value())

@@ -6,46 +6,51 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
 
-from relay import observe
+from relay import __version__, observe
 from relay import settings as config
 from relay.address import Addresses
 from relay.clock import Clock, SteadyClock, SystemClock
 from relay.core.artifacts import HOLD_MS, Keeping
 from relay.core.catalogue import Catalogue
+from relay.core.event import FINAL_TYPES, OPERATOR_TYPES, TYPES, Event
+from relay.core.holding import SubmittingHeld
 from relay.core.target import own_doors
-from relay.errors import RelayError
+from relay.errors import ConfigurationError, RelayError
 from relay.feed import Feed
 from relay.net.artifacts import UpstreamArtifacts
 from relay.net.upstream import Upstream
 from relay.net.webhook import WebhookSender
+from relay.serve import bound, hosted
 from relay.settings import Settings, load_catalogue
 from relay.store.bucket import Bucket
 from relay.store.contract import Store
+from relay.store.disk import Disk
 from relay.store.files import Folder
+from relay.store.mark import Mark
 from relay.store.sqlite import open_store
 from relay.vault import Vault, load_key, new_hex, parse_key
 from relay.web.app import build
 from relay.web.guard import Guard
+from relay.web.metrics import alone
 from relay.web.ports import Answered
 from relay.web.stream import Streams
 from relay.work.accounts import AccountKeeper
 from relay.work.deadlines import Deadlines
 from relay.work.deliverer import Deliverer
 from relay.work.janitor import Janitor
+from relay.work.lookout import Lookout
 from relay.work.loop import Worker
 from relay.work.mirror import House, Mirror
 from relay.work.reconciler import Reconciler
 from relay.work.replayer import Replayer
+from relay.work.searcher import Searcher
 from relay.work.submitter import Submitter
 from relay.work.timekeeper import Timekeeper
-
-KEY_SUFFIX: Final = ".key"
 
 
 class Node:
@@ -55,6 +60,9 @@ class Node:
         self.settings = settings
         # Nobody but the timekeeper sees the wall clock itself.
         self.clock = SteadyClock(clock or SystemClock())
+        self.metrics = observe.Metrics()
+        self.metrics.events.know(*TYPES)
+        self.metrics.build.labels(__version__).set(1)
         self.feed = Feed()
         # Most commits are progress, which only readers of the log want to know of.
         self.work = Feed()
@@ -66,6 +74,15 @@ class Node:
     def drain(self) -> None:
         """Say goodbye to every open stream, so that the server can stop; may be called from a signal handler."""
         self.feed.close()
+
+    def _committed(self, head: int, events: Sequence[Event] = ()) -> None:
+        """Wake the readers, and write a line about each outcome: without its subject, which may be an e-mail."""
+        self.feed.committed(head, events)
+        for event in events:
+            if event.type in FINAL_TYPES or event.type == "job.in_doubt":
+                self._log.info(event.type, job=event.job_id, event_id=event.id)
+            elif event.type in OPERATOR_TYPES:
+                self._log.warning(event.type, event_id=event.id)
 
     @property
     def base_url(self) -> str:
@@ -91,7 +108,8 @@ class Node:
         store = await open_store(
             settings.database_path,
             new_hex=new_hex,
-            committed=self.feed.committed,
+            committed=self._committed,
+            metrics=self.metrics,
             for_workers=lambda: self.work.committed(self.feed.head),
             keeping=_keeping(settings),
         )
@@ -101,10 +119,12 @@ class Node:
             folder = await asyncio.to_thread(_folder, settings, store.instance)
             stack.push_async_callback(folder.aclose)
         self.feed.committed(await store.head())
-        upstream = Upstream(settings.upstream_url, settings.upstream_token.get_secret_value(), clock=clock)
+        upstream = Upstream(
+            settings.upstream_url, settings.upstream_token.get_secret_value(), clock=clock, metrics=self.metrics
+        )
         stack.push_async_callback(upstream.aclose)
         allow = replace(settings.allow_targets, own=own_doors(settings.host, settings.port, settings.public_url))
-        sender = WebhookSender(allow, clock=clock, mark=store.instance)
+        sender = WebhookSender(allow, clock=clock, mark=store.instance, metrics=self.metrics)
         stack.push_async_callback(sender.aclose)
         artifacts = UpstreamArtifacts(upstream, allow, clock=clock)
         stack.push_async_callback(artifacts.aclose)
@@ -114,6 +134,8 @@ class Node:
         self._fill(
             app,
             store=store,
+            metrics=self.metrics,
+            disk=Disk(settings.database_path),
             feed=self.feed,
             clock=clock,
             settings=settings,
@@ -136,6 +158,10 @@ class Node:
             streams=Streams(),
             ping=deliverer.ping,
         )
+        self.metrics.watch_loop()
+        stack.callback(self.metrics.unwatch)
+        if settings.metrics_port is not None:
+            await stack.enter_async_context(_metrics_served(app, settings.host, settings.metrics_port))
         await self._start_workers(store, upstream, catalogue, deliverer, mirror)
         stack.push_async_callback(self._stop_workers)
         stack.callback(self.drain)
@@ -151,8 +177,14 @@ class Node:
         resubmit = settings.in_doubt == "resubmit"
         if resubmit:
             self._log.warning("in_doubt.resubmits", meaning="a job in doubt is sent again, and may be paid for twice")
+        mark = Mark(settings.database_path)
         submitter = Submitter(
-            *shared, upstream, catalogue=catalogue, callback_url=callback_url, in_doubt_after_s=in_doubt_after_s
+            *shared,
+            upstream,
+            catalogue=catalogue,
+            callback_url=callback_url,
+            in_doubt_after_s=in_doubt_after_s,
+            mark=lambda attempt: mark.sent(attempt, store.epoch, self.feed.head),
         )
         timekeeper = Timekeeper(store, self.work, self.clock, upstream.off_ms)
         reconciler = Reconciler(
@@ -166,14 +198,21 @@ class Node:
             timekeeper,
             AccountKeeper(*shared, upstream, given=settings.accounts),
             submitter,
+            Searcher(*shared, upstream, given=settings.accounts, in_doubt_after_s=in_doubt_after_s),
             reconciler,
             deliverer,
             Replayer(*shared),
             mirror,
             Deadlines(*shared),
+            Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
             Janitor(*shared),
         ]
         await timekeeper.recover()
+        if older := await mark.older(store):
+            await store.apply(SubmittingHeld(older, self.clock.now_ms()))
+        await mark.made(store)
+        if hold := await store.hold():
+            self._log.warning("submitting.held", reason=hold.reason, remedy="relay resume, once the search is done")
         in_doubt, released = await submitter.recover(), await deliverer.recover()
         files_cut = await mirror.recover()
         await reconciler.recover()
@@ -196,6 +235,18 @@ class Node:
     def _fill(app: Starlette, **parts: Any) -> None:
         for name, part in parts.items():
             setattr(app.state, name, part)
+
+
+@asynccontextmanager
+async def _metrics_served(app: Starlette, host: str, port: int) -> AsyncGenerator[None]:
+    """`/metrics` on a port of its own, for as long as the relay runs."""
+    try:
+        listening = bound(host, port)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"RELAY_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from error
+    async with hosted(alone(app.state), listening):
+        yield
 
 
 def app() -> Starlette:
@@ -243,7 +294,7 @@ def _key(settings: Settings) -> bytes:
     """The key of the settings, or the one in the file beside the database."""
     if settings.secret_key is not None:
         return parse_key(settings.secret_key.get_secret_value())
-    return load_key(Path(f"{settings.database_path}{KEY_SUFFIX}"))
+    return load_key(settings.key_path)
 
 
 @contextmanager

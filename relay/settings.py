@@ -243,6 +243,11 @@ class Settings(BaseSettings):
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
+    @property
+    def key_path(self) -> Path:
+        """Where the key is kept that none was given for."""
+        return Path(f"{self.database_path}.key")
+
 class _OnlyGiven(Settings):
     """Settings from arguments alone: no environment, no file."""
 

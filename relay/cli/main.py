@@ -26,6 +26,9 @@ COMMANDS: Final = {
     "artifacts": ("relay.cli.artifacts", "List the files that the relay keeps, fetch missing ones, verify, prune."),
     "listen": ("relay.cli.listen", "Forward events to a local address, signed as webhooks."),
     "resolve": ("relay.cli.resolve", "Say what became of a job that is in doubt."),
+    "resume": ("relay.cli.resume", "Let the queue move again after a restore."),
+    "backup": ("relay.cli.backup:backup", "Write a copy of a running relay's database to a file."),
+    "restore": ("relay.cli.backup:restore", "Put a backup into the place of the database; submitting is held then."),
     "trigger": ("relay.cli.trigger", "Set up a named situation at the sandbox, and send a job into it."),
     "demo": ("relay.cli.demo", "Send one job on the whole journey, and show it."),
 }

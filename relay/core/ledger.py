@@ -96,6 +96,21 @@ class UsedKey:
     answered_at_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Nothing is sent to the upstream while there is one: since when and why, and how far the search has come.
+
+    `searched_at_ms`: when the lists of all accounts were searched to their end; `found` counts the attempts that they
+    named and this store did not know.
+    """
+
+    id: str = "submitting"
+    reason: str
+    since_ms: int
+    searched_at_ms: int | None = None
+    found: int = 0
+
+
 Record = (
     Adoption
     | Job
@@ -111,6 +126,7 @@ Record = (
     | Token
     | UsedKey
     | StoredFile
+    | Hold
 )
 
 
@@ -143,6 +159,7 @@ class Needs:
     replay_id: str | None = None
     # What is kept, or to be kept, of this job's files.
     files_of: str | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +194,7 @@ class Loaded:
     owner: str | None = None
     events: tuple[Event, ...] = ()
     files: tuple[StoredFile, ...] = ()
+    hold: Hold | None = None
     # None: this relay keeps no files.
     keeping: Keeping | None = None
 

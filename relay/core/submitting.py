@@ -155,7 +155,8 @@ class CreateAnswered(Happening[Job | None]):
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted(Happening[Attempt | None]):
-    """The submitter is about to send. The result is the attempt; None when the job waits no more: nothing is sent."""
+    """The submitter is about to send. The result is the attempt; None when the job waits no more, or when submitting is
+    held: nothing is sent."""
 
     job_id: str
     instance: str
@@ -165,11 +166,11 @@ class AttemptStarted(Happening[Attempt | None]):
     expected_ms: int = UNKNOWN_MS
 
     def needs(self) -> Needs:
-        return Needs(job_id=self.job_id, accounts=True, busy=True)
+        return Needs(job_id=self.job_id, accounts=True, busy=True, hold=True)
 
     def decide(self, loaded: Loaded) -> Changes[Attempt | None]:
         job = loaded.job
-        if job is None or job.state != "queued":
+        if job is None or job.state != "queued" or loaded.hold is not None:
             return nothing(None)
         draft = Draft(loaded)
         if job.deadline_ms is not None and self.at_ms > job.deadline_ms:

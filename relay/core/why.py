@@ -6,6 +6,7 @@ from typing import Any
 from relay.core.delivery import Delivery
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job, Outlook, iso
+from relay.core.ledger import Hold
 from relay.core.wording import counted
 
 
@@ -19,11 +20,14 @@ def explain(
     *,
     now_ms: int,
     in_doubt_after_s: float,
+    hold: Hold | None = None,
 ) -> dict[str, Any]:
     """`{"sentences", "facts"}`; `busy` counts the taken slots of each account, deliveries come newest first."""
     told = [_accepted(job), *(_attempt(attempt) for attempt in attempts)]
     match job.state:
         case "queued":
+            if hold is not None:
+                told.append(_held(hold))
             told += _waits(job, accounts, busy, outlook, now_ms)
         case "submitting":
             told.append("The request to create its task is on its way, and nobody has answered yet.")
@@ -56,7 +60,7 @@ def still_renders(job: Job, attempts: Sequence[Attempt]) -> str | None:
 
 
 def _accepted(job: Job) -> str:
-    late = next((problem for problem in job.problems if problem["rule"] == "late_task"), None)
+    late = next((problem for problem in job.problems if problem["rule"] in ("late_task", "restored")), None)
     if late is not None and job.origin == "adopted":
         return f"Adopted at {iso(job.created_at_ms)}: {late['message']}."
     door = {"api": "POST /v1/jobs", "dropin": "the drop-in door", "adopted": "the callback inbox"}[job.origin]
@@ -77,6 +81,14 @@ def _attempt(attempt: Attempt) -> str:
         case _:
             more = f" ({attempt.detail})" if attempt.detail else ""
             return f"{began}: ended at {iso(attempt.ended_at_ms)}{more}."
+
+
+def _held(hold: Hold) -> str:
+    searched = f"searched until {iso(hold.searched_at_ms)}" if hold.searched_at_ms else "being searched"
+    return (
+        f"Submitting is held since {iso(hold.since_ms)}: {hold.reason}. The upstream is {searched} for what was sent "
+        f"and lost ({counted(hold.found, 'task')} found); `relay resume` lets the queue move."
+    )
 
 
 def _waits(

@@ -33,6 +33,7 @@ from relay.core.outcome import (
 from relay.core.skew import OFF_IN_A_ROW, off_in_a_row, off_ms
 from relay.core.task import TASK_ID, Report
 from relay.errors import BadGateway, InvalidRequest
+from relay.observe import Metrics
 
 CONNECT_S: Final = 10.0
 CREATE_DEADLINE_S: Final = 90.0
@@ -42,6 +43,7 @@ BODY_MAX_BYTES: Final = 8 * 1024 * 1024
 MESSAGE_MAX_CHARS: Final = 500
 LIST_LIMIT: Final = 200
 RUNNING_MAX: Final = 1_000
+SILENT_AFTER: Final = 3
 DEFAULT_SLOTS: Final = 2
 
 # What surely means that no byte of the request was written.
@@ -73,7 +75,12 @@ class _Answer:
 class Upstream:
     """Speaks to `base_url` only, with one bearer token. Close it with `aclose`."""
 
-    def __init__(self, base_url: str, token: str, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, base_url: str, token: str, *, clock: Clock | None = None, metrics: Metrics | None = None
+    ) -> None:
+        self._metrics = metrics or Metrics()
+        self._unanswered = 0
+        self._unanswered_since_s = 0.0
         self._clock = clock or SystemClock()
         self._base_url = base_url.rstrip("/")
         self._last_off_ms: deque[int] = deque(maxlen=OFF_IN_A_ROW)
@@ -94,6 +101,12 @@ class Upstream:
     def off_ms(self) -> int | None:
         """How far ahead of ours the upstream's clock is; None while it is about right, or nobody can say."""
         return off_in_a_row(self._last_off_ms)
+
+    def silent_s(self) -> float:
+        """For how long nothing that was asked had an answer; 0 while one came, or too few were asked to tell."""
+        if self._unanswered < SILENT_AFTER:
+            return 0.0
+        return max(0.001, self._clock.monotonic_s() - self._unanswered_since_s)
 
     def __repr__(self) -> str:
         return f"Upstream({self._base_url!r})"
@@ -127,9 +140,9 @@ class Upstream:
             return Unanswered(f"the upstream answered {answer.status}, without a task")
         return Found(report)
 
-    async def tasks(self, email: str) -> list[Report] | Unanswered:
-        """GET tasks/: the newest tasks of one account."""
-        answer = await self._ask("/tasks/", {"offset": "0", "limit": str(LIST_LIMIT), "email": email})
+    async def tasks(self, email: str, offset: int = 0) -> list[Report] | Unanswered:
+        """GET tasks/: the newest tasks of one account, at most `LIST_LIMIT`, behind the first `offset` (0 to 1000)."""
+        answer = await self._ask("/tasks/", {"offset": str(offset), "limit": str(LIST_LIMIT), "email": email})
         if isinstance(answer, Unanswered):
             return answer
         if answer.status != 200:
@@ -172,7 +185,7 @@ class Upstream:
             method, self._base_url + path, params=list(query), headers=dict(headers), content=body
         )
         try:
-            status, headers_got, answer = await within(self._clock, deadline_s, _whole(request))
+            status, headers_got, answer = await self._answered("forwarded", deadline_s, request)
             return status, headers_got.get("content-type", ""), answer
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, _TooLarge) as error:
             raise BadGateway(f"the upstream's answer did not come ({type(error).__name__})") from error
@@ -211,11 +224,33 @@ class Upstream:
         url = self._base_url + path
         request = client.stream(method, url, params=params, content=body, headers=headers)
         sent_ms = self._clock.now_ms()
-        status, got, answer = await within(self._clock, deadline_s, _whole(request))
+        status, got, answer = await self._answered(_kind_of(path), deadline_s, request)
         # An answer out of a cache has the date of another day.
         if "age" not in got and (off := off_ms(got.get("date", ""), sent_ms, self._clock.now_ms())) is not None:
             self._last_off_ms.append(off)
         return _Answer(status, tasks.decode(answer))
+
+    async def _answered(
+        self, kind: str, deadline_s: float, request: AbstractAsyncContextManager[httpx2.Response]
+    ) -> tuple[int, httpx2.Headers, bytes]:
+        """`(status, headers, body)` of an answer that came whole, and in time; counted, whatever came."""
+        status, began_s = None, self._clock.monotonic_s()
+        try:
+            status, headers, body = await within(self._clock, deadline_s, _whole(request))
+            return status, headers, body
+        finally:
+            self._metrics.asked(kind, status)
+            if status is not None and status < 500:
+                self._unanswered = 0
+            else:
+                self._unanswered_since_s = self._unanswered_since_s if self._unanswered else began_s
+                self._unanswered += 1
+
+
+def _kind_of(path: str) -> str:
+    """What a request is for, by its path; `task` is a poll."""
+    first, _, more = path.strip("/").partition("/")
+    return "create" if first == "videos" else "task" if more else first
 
 
 class _TooLarge(Exception):

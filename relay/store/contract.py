@@ -5,7 +5,9 @@ are bounded by their `limit`. An engine that cannot write raises `Unavailable`, 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from relay.core.artifacts import StoredFile
@@ -15,7 +17,7 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Happening, Quarantined, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Happening, Hold, Quarantined, Token, UsedKey
 from relay.core.stats import Tally
 
 R = TypeVar("R")
@@ -74,6 +76,19 @@ class Due:
     delivery_id: str
     place: str
     failing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there is of everything; of what is owed at most as many are looked at as was asked."""
+
+    owed: int
+    oldest_owed_at_ms: int | None
+    breakers_open: int
+    quarantined: int
+    files: int
+    file_bytes: int
+    subscriptions: dict[str, int]
 
 
 class Store(Protocol):
@@ -164,6 +179,14 @@ class Store(Protocol):
         ...
 
     async def accounts(self) -> list[Account]: ...
+
+    async def hold(self) -> Hold | None:
+        """Why nothing is sent to the upstream now; None: nothing forbids it."""
+        ...
+
+    async def knows_attempts(self) -> bool:
+        """Whether anything has ever been sent that is still known of."""
+        ...
 
     async def busy(self) -> dict[str, int]:
         """Attempts that take a slot, counted per account."""
@@ -256,6 +279,10 @@ class Store(Protocol):
         """How many deliveries of each subscription have not ended."""
         ...
 
+    async def totals(self, owed_max: int) -> Totals:
+        """Counts for whoever watches the relay, by state for standing subscriptions."""
+        ...
+
     async def shown_urls(self, subscription_ids: Sequence[str]) -> dict[str, str]:
         """What may be shown of the addresses of these subscriptions."""
         ...
@@ -300,6 +327,10 @@ class Store(Protocol):
 
     async def files_kept(self, file_ids: Sequence[str]) -> dict[str, str]:
         """The paths of those files that are kept, by their ids."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Path]:
+        """A sound copy of all that is committed now, in a file that is gone afterwards; `Conflict` for a second one."""
         ...
 
     async def check(self) -> None:

@@ -10,9 +10,9 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Quarantined, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Token, UsedKey
 from relay.core.stats import Tally
-from relay.store.contract import Due, EventFilter, JobFilter
+from relay.store.contract import Due, EventFilter, JobFilter, Totals
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY
 from relay.store.where import SHOWN_STATE, Where, listed, selected, selected_as_shown
@@ -165,6 +165,13 @@ class Reads:
         )
         return {row["state"]: row["jobs"] for row in await self._fetch(sql, {})}
 
+    async def hold(self) -> Hold | None:
+        rows = await self._fetch(f"SELECT {columns(Hold)} FROM holds", {})
+        return from_row(Hold, rows[0]) if rows else None
+
+    async def knows_attempts(self) -> bool:
+        return bool(await self._fetch("SELECT 1 FROM attempts LIMIT 1", {}))
+
     async def tallies(self, since_ms: int) -> list[Tally]:
         sql = (
             "SELECT 0 AS at_ms, figure, model, account, bucket, sum(counted) AS counted FROM tallies "
@@ -287,6 +294,20 @@ class Reads:
     async def owed(self) -> dict[str, int]:
         sql = "SELECT subscription_id, count(*) AS owed FROM deliveries WHERE state IN ('waiting', 'due', 'sending') "
         return {row["subscription_id"]: row["owed"] for row in await self._fetch(f"{sql} GROUP BY subscription_id", {})}
+
+    async def totals(self, owed_max: int) -> Totals:
+        sql = (
+            "WITH owed AS (SELECT seq FROM deliveries WHERE state IN ('waiting', 'due', 'sending') LIMIT :owed_max) "
+            "SELECT (SELECT count(*) FROM owed) AS owed, "
+            "(SELECT created_at_ms FROM deliveries WHERE seq = (SELECT min(seq) FROM owed)) AS oldest_owed_at_ms, "
+            "(SELECT count(*) FROM breakers WHERE opened > 0) AS breakers_open, "
+            "(SELECT count(*) FROM quarantine) AS quarantined, "
+            "(SELECT count(*) FROM artifacts WHERE state = 'kept') AS files, "
+            "(SELECT coalesce(sum(size_bytes), 0) FROM artifacts WHERE state = 'kept') AS file_bytes"
+        )
+        by_state = "SELECT state, count(*) AS n FROM subscriptions WHERE job_id IS NULL GROUP BY state"
+        totals = dict((await self._fetch(sql, {"owed_max": owed_max}))[0])
+        return Totals(**totals, subscriptions={row["state"]: row["n"] for row in await self._fetch(by_state, {})})
 
     async def shown_urls(self, subscription_ids: Sequence[str]) -> dict[str, str]:
         where = Where("TRUE").any_of("id", subscription_ids or [""])

@@ -16,7 +16,7 @@ from relay.core.delivery import Delivery, Replay, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Record, Token, UsedKey
 
 T = TypeVar("T")
 
@@ -43,6 +43,7 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     Token: ("tokens", ("id",)),
     UsedKey: ("used_keys", ("id",)),
     StoredFile: ("artifacts", ("id",)),
+    Hold: ("holds", ("id",)),
 }
 
 

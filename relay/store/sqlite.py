@@ -7,9 +7,9 @@ either: readers are `query_only`, and a lock beside the file keeps a second proc
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,8 +19,9 @@ import aiosqlite
 
 from relay.core.artifacts import Keeping
 from relay.core.ledger import Happening, Loaded, Needs
-from relay.errors import ConfigurationError, Unavailable
+from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics
+from relay.store import backup
 from relay.store.driver import sqlite3
 from relay.store.held import Held
 from relay.store.migrate import pending
@@ -50,7 +51,7 @@ class SqliteStore(Reads):
 
     def __init__(
         self,
-        file: "_WritingFile",
+        file: "WritingFile",
         thread: ThreadPoolExecutor,
         readers: list[aiosqlite.Connection],
         committed: Committed,
@@ -63,6 +64,7 @@ class SqliteStore(Reads):
         self._thread = thread
         self._readers = readers
         self._turn = 0
+        self._copying = asyncio.Lock()
         self._closing = closing
         self._committed = committed
         self._for_workers = for_workers
@@ -88,6 +90,17 @@ class SqliteStore(Reads):
     async def check(self) -> None:
         await self._in_thread(self._file.touch)
         await self.head()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Path]:
+        if self._copying.locked():
+            raise Conflict("a backup is already being made")
+        async with self._copying:
+            copy = await asyncio.to_thread(backup.copied, self._file.path)
+            try:
+                yield copy
+            finally:
+                copy.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Write what waits; then the readers, the writing connection, its thread and the lock go, in this order."""
@@ -130,13 +143,14 @@ async def open_store(
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
     async with AsyncExitStack() as stack:
-        lock = _lock(path)
-        stack.callback(os.close, lock)
+        held = lock(path)
+        stack.callback(os.close, held)
+        await asyncio.to_thread(backup.forget_copies, path)
         thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         stack.callback(thread.shutdown)
         loop = asyncio.get_running_loop()
         try:
-            file = await loop.run_in_executor(thread, lambda: _WritingFile(path, new_hex, keeping))
+            file = await loop.run_in_executor(thread, lambda: WritingFile(path, new_hex, keeping))
             stack.push_async_callback(loop.run_in_executor, thread, file.close)
             readers = [await stack.enter_async_context(_reader(path)) for _ in range(READERS)]
             for reader in readers:
@@ -149,7 +163,7 @@ async def open_store(
 def look(path: Path) -> str:
     """A sentence about an existing database, read only; `ConfigurationError` when no relay could use it."""
     try:
-        lock = _lock(path)
+        held = lock(path)
     except ConfigurationError as error:
         if isinstance(error.__cause__, BlockingIOError):
             return f"{path} is in use by a running relay"
@@ -164,7 +178,7 @@ def look(path: Path) -> str:
     except sqlite3.Error as error:
         raise _cannot_open(path, error) from error
     finally:
-        os.close(lock)
+        os.close(held)
     if sound != "ok":
         raise ConfigurationError(f"the database {path} is damaged: {sound}")
     missing = len(pending("sqlite", version))
@@ -184,24 +198,24 @@ async def _only_read(connection: aiosqlite.Connection) -> None:
     await connection.execute_fetchall("PRAGMA busy_timeout = 5000")
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
     """Hold `<file>-lock` for as long as this process lives; the kernel lets go of it when the process dies."""
     try:
         # By its real name: a link to the same file must find the same lock.
-        lock = os.open(f"{os.path.realpath(path)}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        handle = os.open(f"{os.path.realpath(path)}-lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _cannot_open(path, error) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(lock)
+        os.close(handle)
         if not isinstance(error, BlockingIOError):
             raise _cannot_open(path, error) from error
         raise ConfigurationError(
             f"another relay already uses {path}; one SQLite file serves one process: stop the other one, "
             "or give each its own database"
         ) from error
-    return lock
+    return handle
 
 
 def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigurationError:
@@ -209,11 +223,12 @@ def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigurationErr
     return ConfigurationError(f"the database {path} cannot be opened: {reason}")
 
 
-class _WritingFile:
-    """The writing connection; every method runs in the writer's thread."""
+class WritingFile:
+    """The writing connection; every method runs in one thread, the writer's."""
 
     def __init__(self, path: Path, new_hex: Callable[[int], str], keeping: Keeping | None = None) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self.path = path
         self.held = Held()
         self._keeping = keeping
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
@@ -335,6 +350,15 @@ class _WritingFile:
     def _roll_back(self) -> None:
         if self._sql.in_transaction:
             self._sql.execute("ROLLBACK")
+
+    def begin_epoch(self, epoch: str) -> None:
+        """From now on events have ids of another epoch: this log and the one it was copied from have parted."""
+        self._sql.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
+        self.epoch = epoch
+
+    def settle(self) -> None:
+        """Move everything from the log into the file itself."""
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def touch(self) -> None:
         """Prove that a transaction can be written."""

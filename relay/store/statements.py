@@ -13,7 +13,7 @@ from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Changes, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Changes, Hold, Loaded, Needs, Quarantined, Record, Token, UsedKey
 from relay.core.replaying import BATCH
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
 from relay.store.waits import moved
@@ -89,6 +89,8 @@ def queries(needs: Needs) -> list[Query]:
     if needs.replay_id:
         sql = f"SELECT {columns(Replay)} FROM replays WHERE id = :id"
         found.append(("replay", sql, {"id": needs.replay_id}))
+    if needs.hold:
+        found.append(("hold", f"SELECT {columns(Hold)} FROM holds", {}))
     if needs.tokens:
         found.append(("tokens", f"SELECT {columns(Token)} FROM tokens ORDER BY seq", {}))
     return found + _of_people(needs)
@@ -213,7 +215,7 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int, keeping: Keep
     adoption = one("adoption")
     job, delivery, subscription, queue = one("job"), one("delivery"), one("subscription"), one("queue")
     day, used_key, earlier = one("day"), one("used_key"), one("earlier")
-    owner, breaker, replay = one("owner"), one("breaker"), one("replay")
+    owner, breaker, replay, hold = one("owner"), one("breaker"), one("replay"), one("hold")
     return Loaded(
         epoch=epoch,
         next_seq=next_seq,
@@ -241,6 +243,7 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int, keeping: Keep
         owner=owner["id"] if owner else None,
         events=tuple(from_row(Event, row) for row in rows.get("events", ())),
         files=tuple(from_row(StoredFile, row) for row in rows.get("files", ())),
+        hold=from_row(Hold, hold) if hold else None,
         keeping=keeping,
     )
 
@@ -249,7 +252,7 @@ def _records(before: Loaded) -> Iterator[Record]:
     """The rows that a happening may have changed."""
     single: tuple[Record | None, ...] = (
         *(before.job, before.delivery, before.subscription, before.adoption),
-        *(before.breaker, before.replay),
+        *(before.breaker, before.replay, before.hold),
     )
     yield from (record for record in single if record is not None)
     yield from before.batch

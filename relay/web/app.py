@@ -21,6 +21,8 @@ from relay.web import (
     health,
     history,
     jobs,
+    metrics,
+    operation,
     passage,
     session,
     static,
@@ -34,6 +36,7 @@ from relay.web import (
 from relay.web.guard import Door, Scope
 from relay.web.openapi import Doorway
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
+from relay.web.trace import RequestTrace
 
 ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -89,8 +92,11 @@ def routes() -> list[Route]:
         door("GET", "/static/{path:path}", static.serve),
         door("GET", "/openapi.json", docs.openapi),
         door("GET", "/docs", docs.page),
+        door("POST", "/v1/backup", operation.backup, "manage"),
+        door("POST", "/v1/resume", operation.resume, "manage"),
         door("GET", "/healthz", health.alive),
         door("GET", "/readyz", health.ready),
+        door("GET", "/metrics", metrics.show, "read"),
     ]
 
 
@@ -131,12 +137,12 @@ def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> St
         allow_origins=cors_origins,
         allow_methods=ANY,
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-        expose_headers=["Location", "Retry-After"],
+        expose_headers=["Location", "Retry-After", "X-Request-Id"],
     )
     app = Starlette(
         routes=routes(),
         lifespan=lifespan,
-        middleware=[Middleware(callbacks.CallbackDoor), *([cors] if cors_origins else [])],
+        middleware=[Middleware(callbacks.CallbackDoor), Middleware(RequestTrace), *([cors] if cors_origins else [])],
         exception_handlers={
             RelayError: on_relay_error,
             HTTPException: on_http_error,
@@ -148,4 +154,5 @@ def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> St
     app.state.write_check = health.WriteCheck()
     app.state.sign_ins = session.Attempts()
     app.state.pings = 0
+    app.state.scrape = metrics.Scrape()
     return app

@@ -38,7 +38,9 @@ async def next_start(state: Any, job: Waiting) -> Outlook:
 async def _outlooks(state: Any, waiting: list[Waiting]) -> dict[str, Outlook]:
     store = state.store
     usual_ms = await _usual_ms(state, {(job.model, job.mode) for job in waiting})
-    return outlooks(state.clock.now_ms(), await store.accounts(), await store.running(LOOKED_AT), waiting, usual_ms)
+    # While submitting is held, nobody can say when a job starts.
+    accounts = await store.accounts() if await store.hold() is None else []
+    return outlooks(state.clock.now_ms(), accounts, await store.running(LOOKED_AT), waiting, usual_ms)
 
 
 async def _usual_ms(state: Any, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from relay.clock import Clock
 from relay.errors import RelayError, Unavailable
 from relay.store.contract import Store
+from relay.web.operation import shown
 from relay.web.problem import Json
 
 WRITE_CHECK_EVERY_S: Final = 1.0
@@ -51,6 +52,8 @@ async def ready(request: Request) -> Response:
         return Json({"status": "unavailable", "reason": error.message}, 503, {"Retry-After": "5"})
     body: dict[str, Any] = {"status": "ok", "jobs": await state.store.count_by_state()}
     if await _may_read(request):
+        hold = await state.store.hold()
+        body["hold"] = hold and shown(hold)
         body["accounts"] = [
             {"email": account.email, "slots": account.slots, "parked": account.parked}
             for account in await state.store.accounts()

@@ -59,6 +59,7 @@ async def why(request: Request) -> Response:
             await outlook_of(state, job),
             now_ms=state.clock.now_ms(),
             in_doubt_after_s=state.settings.in_doubt_after,
+            hold=await state.store.hold(),
         )
     )
 

@@ -1,5 +1,6 @@
 """Takes waiting jobs to the upstream: each attempt is on disk before its request, and none is ever sent twice."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from relay.clock import Clock
@@ -22,6 +23,10 @@ STOPPED: Final = "the relay was stopped while the request was under way"
 BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
 
+async def _no_mark(attempt: Attempt) -> None:
+    pass
+
+
 class Submitter(Worker):
     """Asks the dispatcher's decision, writes the attempt, sends, and writes the answer."""
 
@@ -37,9 +42,12 @@ class Submitter(Worker):
         catalogue: Catalogue,
         callback_url: str | None,
         in_doubt_after_s: float,
+        mark: Callable[[Attempt], Awaitable[None]] = _no_mark,
     ) -> None:
+        """`mark` writes down beside the store that an attempt is about to be sent."""
         super().__init__(store, feed, clock)
         self._upstream = upstream
+        self._mark = mark
         self._catalogue = catalogue
         self._callback_url = callback_url
         self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
@@ -55,6 +63,8 @@ class Submitter(Worker):
 
     async def step(self) -> int | None:
         while not self._stopping:
+            if await self._store.hold() is not None:
+                return None
             now_ms = self._clock.now_ms()
             accounts, busy = await self._store.accounts(), await self._store.busy()
             waiting, exploring = await self._waiting(may_try(now_ms, accounts, busy), now_ms)
@@ -86,6 +96,7 @@ class Submitter(Worker):
         job = await self._store.job(attempt.job_id)
         if job is None:
             return
+        await self._mark(attempt)
         try:
             outcome = await self._upstream.create(self._fields(job.request, attempt, token))
         except Exception:

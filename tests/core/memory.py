@@ -11,7 +11,7 @@ from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import KEYS, Adoption, Callback, Happening, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import KEYS, Adoption, Callback, Happening, Hold, Loaded, Needs, Quarantined, Record, Token, UsedKey
 from relay.core.replaying import BATCH
 from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 
@@ -49,7 +49,7 @@ class Memory:
         """Insert a record, or replace the one of the same key."""
         self._count += 1
         table, key = self._table(type(record)), self._key(record)
-        if not isinstance(record, Attempt | Account | Adoption | UsedKey | Breaker) and record.seq == 0:
+        if not isinstance(record, Attempt | Account | Adoption | UsedKey | Breaker | Hold) and record.seq == 0:
             record = replace(record, seq=table[key].seq if key in table else self._count)
         table[key] = record
 
@@ -191,6 +191,7 @@ class Memory:
             delivery=delivery,
             subscription=subscription,
             accounts=tuple(self.all(Account)) if needs.accounts else (),
+            hold=next(iter(self.all(Hold)), None) if needs.hold else None,
             busy=Counter(a.account for a in self.all(Attempt) if a.occupying) if needs.busy else {},
             adoption=adoption,
             adoptions=len(self.all(Adoption)),

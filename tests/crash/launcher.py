@@ -109,21 +109,21 @@ def _watch(plan: Plan) -> None:
     Watched.plan = plan
     seen = ModuleType("sqlite3")
     vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
-    begin, prepare = sqlite._WritingFile.__init__, sqlite._WritingFile._prepare
+    begin, prepare = sqlite.WritingFile.__init__, sqlite.WritingFile._prepare
 
-    def begun(file: sqlite._WritingFile, *values: Any) -> None:
+    def begun(file: sqlite.WritingFile, *values: Any) -> None:
         _replace(sqlite, sqlite3=seen)  # for this connection alone, not for the readers'
         try:
             begin(file, *values)
         finally:
             _replace(sqlite, sqlite3=sqlite3)
 
-    def prepared(file: sqlite._WritingFile) -> None:
+    def prepared(file: sqlite.WritingFile) -> None:
         prepare(file)
         for pragma in plan.pragmas:
             file._sql.execute(f"PRAGMA {pragma}")
 
-    _replace(sqlite._WritingFile, __init__=begun, _prepare=prepared)
+    _replace(sqlite.WritingFile, __init__=begun, _prepare=prepared)
 
 
 def _hurry() -> None:

@@ -28,7 +28,7 @@ from relay.core.outcome import Accepted, Outcome, Unanswered, Unknown
 from relay.core.receiving import CallbackReceived
 from relay.core.task import Report
 from relay.store.rows import TABLES, columns, from_row
-from relay.store.sqlite import _WritingFile
+from relay.store.sqlite import WritingFile
 from tests.core.builders import (
     EMAIL,
     NOW_MS,
@@ -70,7 +70,7 @@ class Life:
     folder: Path
     end: str
     database: Path
-    file: _WritingFile
+    file: WritingFile
     at_ms: int = NOW_MS
     place: int = 0
     doors: set[bytes] = field(default_factory=set)
@@ -160,8 +160,8 @@ class Life:
         return job
 
 
-def opened(database: Path) -> _WritingFile:
-    file = _WritingFile(database, new_hex)
+def opened(database: Path) -> WritingFile:
+    file = WritingFile(database, new_hex)
     # The copies are made of what was written, synced or not; `test_sync` is about that.
     file._sql.execute("PRAGMA synchronous = OFF")
     return file

@@ -183,6 +183,9 @@ class Ledger:
 
     # What the workers ask.
 
+    async def hold(self) -> None:
+        return None
+
     async def accounts(self) -> list[Account]:
         return sorted(self.accounts_table.values(), key=lambda account: account.email)
 

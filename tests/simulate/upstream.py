@@ -235,7 +235,7 @@ class Vendor:
             return Missing()
         return Found(self.report(task))
 
-    async def tasks(self, email: str) -> list[Report] | Unanswered:
+    async def tasks(self, email: str, offset: int = 0) -> list[Report] | Unanswered:
         await self.delay()
         if self.chance(self.faults.unanswered):
             return Unanswered("522")

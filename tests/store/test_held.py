@@ -18,7 +18,7 @@ from relay.core.ledger import Happening, Loaded, Needs
 from relay.errors import Unavailable
 from relay.store import held
 from relay.store.driver import sqlite3
-from relay.store.sqlite import _WritingFile
+from relay.store.sqlite import WritingFile
 from tests.core.builders import EMAIL, NOW_MS, accepted, answered, callback, started, submitted, subscription, task_body
 from tests.store.serving import Raises, new_hex
 from tests.store.test_sqlite import happenings, with_own_doors
@@ -33,9 +33,9 @@ BEFORE: list[Happening[Any]] = [
 
 
 @contextmanager
-def written(*steps: Happening[Any]) -> Generator[_WritingFile]:
+def written(*steps: Happening[Any]) -> Generator[WritingFile]:
     with TemporaryDirectory() as folder:
-        file = _WritingFile(Path(folder) / "relay.db", new_hex)
+        file = WritingFile(Path(folder) / "relay.db", new_hex)
         try:
             file.commit(list(steps))
             yield file
@@ -56,7 +56,7 @@ def seen(loaded: Loaded | None) -> dict[str, Any]:
     return {field.name: plain(getattr(loaded, field.name)) for field in fields(loaded)}
 
 
-def from_the_file(file: _WritingFile, needs: Needs, head: int) -> Loaded:
+def from_the_file(file: WritingFile, needs: Needs, head: int) -> Loaded:
     kept, file.held = file.held, held.Held()
     try:
         return file._load(needs, head)

@@ -26,7 +26,7 @@ from relay.store import sqlite, writer
 from relay.store.contract import EventFilter, JobFilter
 from relay.store.driver import sqlite3
 from relay.store.rows import TABLES, columns, from_row
-from relay.store.sqlite import SqliteStore, _WritingFile
+from relay.store.sqlite import SqliteStore, WritingFile
 from tests.core.builders import (
     EMAIL,
     NOW_MS,
@@ -318,7 +318,7 @@ def test_the_file_comes_to_the_same_end_as_the_ledger_alone(some: list[Happening
     steps = first + with_own_doors(some)
     memory = Memory(epoch=new_hex(8))
     with TemporaryDirectory() as folder:
-        file = _WritingFile(Path(folder) / "relay.db", new_hex)
+        file = WritingFile(Path(folder) / "relay.db", new_hex)
         try:
             written = file.commit(steps)
             expected = [without_seq(memory.apply(step)) for step in steps]

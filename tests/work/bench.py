@@ -73,7 +73,7 @@ class Scripted:
         answer: TaskAnswer = _next(self.answers)
         return answer
 
-    async def tasks(self, email: str) -> list[Report] | Unanswered:
+    async def tasks(self, email: str, offset: int = 0) -> list[Report] | Unanswered:
         self.lists.append(email)
         return self.listed
 

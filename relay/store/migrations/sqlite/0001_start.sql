@@ -4,6 +4,15 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- At most one row: nothing is sent to the upstream while it is there.
+CREATE TABLE holds (
+    id TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    since_ms INTEGER NOT NULL,
+    searched_at_ms INTEGER,
+    found INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

@@ -1,0 +1,102 @@
+"""Puts a backup into the place of a database, so that the relay that starts on it sends nothing before it has searched.
+
+What was sent after the backup was made is unknown to it. Its events go on in a new epoch, for numbers that were given
+out since would be given out again.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from relay.core.holding import SubmittingHeld
+from relay.core.job import iso
+from relay.errors import ConfigurationError
+from relay.settings import Settings
+from relay.store.backup import examined, sealed_with, sync
+from relay.store.mark import SUFFIX, Mark, Seen
+from relay.store.sqlite import WritingFile, lock
+from relay.vault import Vault, load_key, new_hex, parse_key
+
+_PARTS: Final = ("", "-wal", "-shm", SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put into place. `key_id` names the key that its secrets are sealed with, `opens` says whether that is
+    the one here, `aside` where the old database is."""
+
+    target: Path
+    epoch: str
+    key_id: str | None
+    opens: bool = True
+    aside: Path | None = None
+
+
+def restore(source: Path, settings: Settings, now_ms: int, *, put_aside: bool) -> Restored:
+    """Restore `source` as the settings' database; one that is there is put aside, or else refuses it.
+
+    `ConfigurationError` with the reason when `source` cannot be used or the database is in use.
+    """
+    target = settings.database_path
+    if not source.is_file():
+        raise ConfigurationError(f"{source} is no file")
+    draft = target.with_name(f".{target.name}.restore")
+    held = lock(target)
+    try:
+        if target.exists() and not put_aside:
+            raise ConfigurationError(f"there is a database at {target}: --replace puts it aside under another name")
+        _forget(draft)
+        _copy(source, draft)
+        examined(draft)
+        made = Restored(target, new_hex(8), sealed_with(draft))
+        file = WritingFile(draft, new_hex)
+        try:
+            file.begin_epoch(made.epoch)
+            head = file.commit([SubmittingHeld(f"restored from {source.name} at {iso(now_ms)}", now_ms)]).head
+            file.settle()
+        finally:
+            file.close()
+        aside = _put_aside(target, now_ms) if target.exists() else None
+        _forget(target)
+        os.replace(draft, target)
+        sync(target.resolve().parent)
+        Mark(target).write(Seen(made.epoch, head))
+    except OSError as error:
+        raise ConfigurationError(f"{source} cannot be restored: {error}") from error
+    finally:
+        _forget(draft)
+        os.close(held)
+    return replace(made, opens=made.key_id in (None, _key_id(settings)), aside=aside)
+
+
+def _key_id(settings: Settings) -> str | None:
+    """The id of the key that the relay would start with, None for a new one."""
+    if settings.secret_key is not None:
+        return Vault(parse_key(settings.secret_key.get_secret_value())).key_id
+    path = settings.key_path
+    return Vault(load_key(path)).key_id if path.exists() else None
+
+
+def _copy(source: Path, draft: Path) -> None:
+    """The file, and the log beside it where it is the plain copy of a database that was in use."""
+    for part in ("", "-wal"):
+        if part == "" or Path(f"{source}{part}").exists():
+            to = Path(f"{draft}{part}")
+            os.close(os.open(to, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            shutil.copyfile(f"{source}{part}", to)
+            sync(to)
+
+
+def _put_aside(target: Path, now_ms: int) -> Path:
+    aside = target.with_name(f"{target.name}.before-{now_ms}")
+    for part in _PARTS:
+        if Path(f"{target}{part}").exists():
+            os.replace(f"{target}{part}", f"{aside}{part}")
+    return aside
+
+
+def _forget(path: Path) -> None:
+    for part in _PARTS:
+        Path(f"{path}{part}").unlink(missing_ok=True)
