@@ -1,6 +1,7 @@
 """Log lines, one an outcome with its ids, and metrics: never a secret or a whole URL, and no e-mail in a line."""
 
 import asyncio
+import itertools
 import logging
 import sys
 from collections import Counter as Times
@@ -57,7 +58,6 @@ LAG_LOOKED_AT_EVERY_S: Final = 0.5
 _QUICK_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SLOW_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 _GROUP: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_ASKED: Final = ("kind", "outcome")
 
 
 class ByLabel(dict[str, Counter]):
@@ -101,11 +101,12 @@ class Metrics:
         self.events = ByLabel(counter("events", "Events committed to the log, those for operators too.", "type"))
         self.callbacks = ByLabel(
             counter("callbacks", "Callbacks that came in, by what became of them.", "outcome"),
-            *("stored", "duplicate", "quarantined", "not_found", "limit", "unavailable"),
+            *("stored", "duplicate", "quarantined", "not_found", "limit_reached", "unavailable"),
         )
-        self.upstream = counter(
-            "upstream_requests", "Requests to the upstream: what for, and how it answered.", *_ASKED
-        )
+        what = "Requests to the upstream: what for, and how it answered."
+        self.upstream = counter("upstream_requests", what, "kind", "outcome")
+        for kind, outcome in itertools.product(("create", "task"), ("2xx", "429", "5xx", "failed")):
+            self.upstream.labels(kind, outcome)
         self.attempts = ByLabel(
             counter("delivery_attempts", "Attempts to deliver, pings too, by the answer.", "answer"), "2xx"
         )

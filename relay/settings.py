@@ -128,6 +128,7 @@ class Settings(BaseSettings):
     accounts: Annotated[tuple[SeenAccount, ...], NoDecode, BeforeValidator(_accounts)] = ()
     validation: Literal["strict", "warn", "off"] = "strict"
     catalogue: Path | None = None
+    metrics_port: int | None = Field(None, ge=1, le=65535)
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
     allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
     default_reply_url: SecretStr | None = None

@@ -151,8 +151,8 @@ def _of(node: ast.AST) -> Iterator[Change]:
         case ast.Dict(keys=keys, values=values) if len(keys) > 1:
             for place, key in enumerate(keys):
                 yield _without(keys, place, f"no {ast.unparse(key) if key else '**'}", values)
-        case ast.Constant(value=value) if (other := _another(value)) is not None:
-            yield _set(node, "value", other, f"{value!r} is {other!r}")
+        case ast.Constant(value=value) if (changed := _another(value)) is not None:
+            yield _set(node, "value", changed, f"{value!r} is {changed!r}")
 
 
 def _is_type(node: ast.AST) -> bool:

@@ -15,6 +15,7 @@ from relay.core.target import HOP_HEADER, Allow
 from relay.errors import TargetRefused
 from relay.net.connection import CallFailed
 from relay.net.transport import GuardedTransport, Resolve, Response
+from relay.observe import Metrics
 
 DEADLINE_S = 15.0
 ANSWER_MAX_BYTES = 16 * 1024
@@ -34,22 +35,29 @@ class WebhookSender:
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
         mark: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`deadline_s` lies over name lookup, connecting, TLS, head and body of one attempt together.
 
         `mark` is sent along as `HOP_HEADER`, for a relay to know its own webhooks when they come back to it.
         """
+        self._metrics = metrics or Metrics()
         self._marks = {} if mark is None else {HOP_HEADER: mark}
         self._clock = clock or SystemClock()
         self._deadline_s = deadline_s
         self._transport = GuardedTransport(allow, clock=self._clock, resolve=resolve, ssl_context=ssl_context)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """POST `body` once.
+        """POST `body` once, and count what came of it.
 
         Nothing that the address, the network or the other side does is raised. `InvalidRequest` when `headers` hold
         what HTTP cannot carry, which is the caller's mistake.
         """
+        answer = await self._sent(url, headers, body)
+        self._metrics.attempted(answer.kind, answer.status, answer.took_ms)
+        return answer
+
+    async def _sent(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         attempt = _Attempt(url, self._clock)
         try:
             async with self._transport.stream(

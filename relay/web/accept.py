@@ -18,6 +18,7 @@ from relay.core.submitting import JobSubmitted
 from relay.core.target import check_url
 from relay.core.terms import Terms
 from relay.errors import InvalidRequest, Problem, TargetRefused
+from relay.observe import about
 from relay.vault import new_uuid7
 from relay.web.guard import Principal
 
@@ -95,6 +96,7 @@ async def queue(state: Any, job: Job, reply_url: str | None, used_key: UsedKey |
     settings = state.settings
     submitted = JobSubmitted(job, settings.queue_per_token, settings.queue_max, subscription, used_key)
     accepted: Job = await state.store.apply(submitted)
+    about(job=accepted.id)
     return accepted
 
 

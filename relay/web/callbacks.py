@@ -1,6 +1,7 @@
 """`POST /callbacks/<token>`: takes what the upstream reports, and answers 200 when it is on disk."""
 
 import hashlib
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -68,18 +69,36 @@ async def receive(request: Request) -> Response:
 
 async def _received(token: str, scope: Scope, receive: Receive) -> str:
     state = scope["app"].state
-    arrived = await _arrived(state, receive, scope["headers"], token)
-    return _taken(await state.store.apply(CallbackReceived(hash_token(token), arrived)))
+
+    async def take() -> str:
+        arrived = await _arrived(state, receive, scope["headers"], token)
+        return _taken(await state.store.apply(CallbackReceived(hash_token(token), arrived)))
+
+    return await _counted(state, take())
 
 
 async def inbox(request: Request) -> Response:
     """Reports on tasks that were submitted elsewhere: 200 once committed, 404 without the inbox's secret."""
     token, state = request.path_params["token"], request.app.state
-    arrived = await _arrived(state, request.receive, request.scope["headers"], token)
-    result = "unknown"
-    if state.guard.opens_inbox(token):
-        result = await state.store.apply(StrayReported(arrived, new_uuid7(arrived.at_ms)))
-    return Json({"result": _taken(result)})
+
+    async def take() -> str:
+        arrived = await _arrived(state, request.receive, request.scope["headers"], token)
+        result = "unknown"
+        if state.guard.opens_inbox(token):
+            result = await state.store.apply(StrayReported(arrived, new_uuid7(arrived.at_ms)))
+        return _taken(result)
+
+    return Json({"result": await _counted(state, take())})
+
+
+async def _counted(state: Any, taking: Coroutine[Any, Any, str]) -> str:
+    try:
+        outcome = await taking
+    except RelayError as error:
+        state.metrics.callbacks[error.code].inc()
+        raise
+    state.metrics.callbacks[outcome].inc()
+    return outcome
 
 
 async def _arrived(state: Any, receive: Receive, headers: list[tuple[bytes, bytes]], token: str) -> Arrived:

@@ -18,6 +18,7 @@ from relay.core.job import Job
 from relay.core.ledger import Token
 from relay.core.target import HOP_HEADER, check_hops
 from relay.errors import Forbidden, RelayError, Unauthorized
+from relay.observe import about
 from relay.store.contract import Store
 from relay.vault import Vault, hash_token
 
@@ -204,6 +205,7 @@ def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Do
         if "submit" in scopes and request.method == "POST":
             check_hops(request.headers.getlist(HOP_HEADER), request.app.state.store.instance)
         request.state.principal = principal
+        about(by=principal.name)
         return await door(request)
 
     return guarded

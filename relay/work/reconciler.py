@@ -106,9 +106,7 @@ class Reconciler(Worker):
             answer = await self._doubted(attempt)
         self._pace(answer)
         retries, now_ms = self._bad_output_retries, self._clock.now_ms()
-        now = await self.surely(TaskAnswered(attempt.job_id, attempt.number, answer, now_ms, retries))
-        if now is not None and now.final:
-            self._log.info("job.ended", job=now.id, state=now.state)
+        await self.surely(TaskAnswered(attempt.job_id, attempt.number, answer, now_ms, retries))
 
     async def _doubted(self, attempt: Attempt) -> TaskAnswer:
         """A task that is not known may be one of an account that cannot be seen now: another question tells."""

@@ -52,7 +52,7 @@ class Timekeeper(Worker):
         except Exception:  # nothing was moved, so time stays what it was until it can be
             self._steady.move(-by_ms)
             raise
-        self._log.warning("clock.skewed", by_ms=by_ms)
+        self._log.warning("clock.moved", by_ms=by_ms)
 
     async def _compare(self) -> None:
         """Once, and again only when it was right in between, or a day later."""
