@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -14,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 GRACE_S: Final = 30
 BACKLOG: Final = 2_048
 HEAD_S: Final = 20.0
+# Of the cycle collector: how many new objects, and how many collections of younger ones, bring the next one about.
+GC_THRESHOLDS: Final = (5_000, 20, 20)
 HEAD_MAX_BYTES: Final = 64 * 1024
 # Once the server ends, who has taken not one byte of what waits for it for so long is let go.
 STALLED_S: Final = 5.0
@@ -112,6 +115,14 @@ class _Foreground(uvicorn.Server):
                 yield
             finally:
                 self._captured_signals.clear()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """What is there by now stays, and need not be looked through again: a full collection of it all takes longer
+        than a callback may wait."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
 
 def bound(host: str, port: int) -> socket.socket:
