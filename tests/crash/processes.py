@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.whole.processes import ROOT, environment
 
 # Below the ports that systems give to outgoing connections: one of those must not take a dead relay's place.
 PORTS = range(20_000, 32_000)
-LAUNCHER = (sys.executable, "-m", "tests.crash.launcher")
+LAUNCHER = "tests.crash.launcher"
 SERVE = (sys.executable, "-m", "relay.cli.main", "serve")
 IMPATIENT = Plan(impatient=True)
 
@@ -132,10 +132,13 @@ class Nursery:
 
 
 @asynccontextmanager
-async def nursery() -> AsyncGenerator[Nursery]:
+async def nursery(launcher: Sequence[str] = (LAUNCHER,)) -> AsyncGenerator[Nursery]:
+    """`launcher`: the module, and what it is told."""
     pipe = asyncio.subprocess.PIPE
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = await asyncio.create_subprocess_exec(*LAUNCHER, cwd=ROOT, env=env, stdin=pipe, stdout=pipe)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *launcher, cwd=ROOT, env=env, stdin=pipe, stdout=pipe
+    )
     made = Nursery(process)
     try:
         yield made
@@ -153,7 +156,7 @@ async def wrapped(around: Surroundings, port: int, *command: str, plan: Plan | N
 
     Without a plan it is the command itself, with one it is the launcher.
     """
-    inner = SERVE if plan is None else (*LAUNCHER, plan.as_json())
+    inner = SERVE if plan is None else (sys.executable, "-m", LAUNCHER, plan.as_json())
     process = await asyncio.create_subprocess_exec(
         *command, *inner, cwd=around.folder, env=environment(around, port), stderr=asyncio.subprocess.PIPE
     )

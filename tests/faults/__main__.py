@@ -1,0 +1,29 @@
+"""`python -m tests.faults --cuts 10000 --seed 1`: cut, stall and kill, and print what became of it; exit 1 if anything.
+
+`--defect NAME` puts a defect into the relay, to see it found: see `tests.faults.launcher`.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.launcher import DEFECTS
+from tests.faults.storm import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--cuts", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--defect", choices=sorted(DEFECTS))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = asyncio.run(run(Path(folder), cuts=given.cuts, seed=given.seed, defect=given.defect))
+    print(outcome)
+    return 1 if outcome.verdict.wrong or outcome.tally.truncated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
