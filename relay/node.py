@@ -134,8 +134,6 @@ class Node:
         self._fill(
             app,
             store=store,
-            metrics=self.metrics,
-            disk=Disk(settings.database_path),
             feed=self.feed,
             clock=clock,
             settings=settings,
@@ -155,17 +153,20 @@ class Node:
                 settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
                 settings.public_url,
             ),
-            streams=Streams(),
             ping=deliverer.ping,
         )
-        self.metrics.watch_loop()
-        stack.callback(self.metrics.unwatch)
-        if settings.metrics_port is not None:
-            await stack.enter_async_context(_metrics_served(app, settings.host, settings.metrics_port))
+        await self._be_watched(app, stack)
         await self._start_workers(store, upstream, catalogue, deliverer, mirror)
         stack.push_async_callback(self._stop_workers)
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
+
+    async def _be_watched(self, app: Starlette, stack: AsyncExitStack) -> None:
+        self._fill(app, metrics=self.metrics, disk=Disk(self.settings.database_path), streams=Streams())
+        self.metrics.watch_loop()
+        stack.callback(self.metrics.unwatch)
+        if self.settings.metrics_port is not None:
+            await stack.enter_async_context(_metrics_served(app, self.settings.host, self.settings.metrics_port))
 
     async def _start_workers(
         self, store: Store, upstream: Upstream, catalogue: Catalogue, deliverer: Deliverer, mirror: Mirror

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from relay.errors import RelayError
 from relay.observe import Metrics
-from relay.web.problem import on_http_error, on_relay_error
+from relay.web.problem import on_http_error, on_relay_error, read_query
 
 KEPT_S: Final = 1.0
 OWED_LOOKED_AT: Final = 100_000
@@ -45,6 +45,7 @@ class Scrape:
 async def show(request: Request) -> Response:
     """Counters since the start of this process, and how things are now: Prometheus' text format, version 0.0.4."""
     state: Any = request.app.state
+    read_query(request)
     return Response(await state.scrape.text(state), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

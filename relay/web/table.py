@@ -231,6 +231,7 @@ TABLE: Final[dict[str, Said]] = {
     f"DELETE {ASSETS}/{{asset_id}}": said("Delete an asset", {200: UPSTREAMS}, passes_on=True),
     "GET /.well-known/webhooks-keys.json": said("The keys that verify webhooks", "WebhookKeys"),
     "GET /healthz": said("The process answers", "Alive"),
+    "GET /metrics": said("What the relay counts", {200: ANY}),
     "GET /readyz": said("The store can be written", {200: ref("Ready"), 503: ref("NotReady")}),
     "POST /session": said("Sign in", {201: ref("Session")}, body=session.SignIn, fails=(401, 403, 429)),
     "GET /session": said("Who has signed in", "Session"),
