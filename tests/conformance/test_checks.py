@@ -1,0 +1,35 @@
+"""The relay keeps what it promises, seen directly and through nginx and Caddy as `deploy/` configures them."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.fronts import FRONTS
+from tests.conformance.seen import seen_through
+from tests.conformance.suite import ALL
+from tests.conformance.target import Check, Target
+
+pytestmark = pytest.mark.anyio
+SEEN = ("directly", *FRONTS)
+# A relay that was drained serves nobody any more.
+LAST = [check for check in ALL if "drain" in check.needs]
+OTHERS = [check for check in ALL if check not in LAST]
+
+
+@pytest.fixture(scope="module", params=SEEN)
+async def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Target]:
+    async with seen_through(request.param, tmp_path_factory.mktemp("relay")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("check", OTHERS, ids=[check.name.replace(" ", "-") for check in OTHERS])
+async def test_a_promise_is_kept(target: Target, check: Check) -> None:
+    assert await check.failure(target) is None
+
+
+@pytest.mark.parametrize("seen", SEEN)
+async def test_a_relay_that_is_told_to_stop_keeps_its_promise(seen: str, tmp_path: Path) -> None:
+    async with seen_through(seen, tmp_path) as target:
+        for check in LAST:
+            assert await check.failure(target) is None
