@@ -19,7 +19,9 @@ from relay.core.retry import (
     RetryAt,
     decide,
     excerpt_of,
+    http_date_s,
     parse_retry_after,
+    shown,
 )
 
 NOW_MS = 1_767_225_600_000
@@ -219,3 +221,29 @@ def test_an_excerpt_hides_what_it_is_told_to_hide() -> None:
 def test_a_secret_that_lies_over_the_cut_is_hidden_as_well() -> None:
     for length in range(1010, 1030):
         assert "s3" not in excerpt_of(b"a" * length + b"s3cret" + b"b" * 100, ["s3cret"])
+
+
+def test_an_attempt_is_shown_with_its_status_its_words_and_its_times() -> None:
+    answer = Answer("answered", 503, 5.0, "hooks.example.com answered 503", "try later", 42, {"connect": 7})
+
+    assert shown(answer) == {
+        "kind": "answered",
+        "status": 503,
+        "detail": "hooks.example.com answered 503",
+        "excerpt": "try later",
+        "tookMs": 42,
+        "phasesMs": {"connect": 7},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "at_s"),
+    [
+        ("Thu, 01 Jan 2026 00:02:00 -0000", NOW_S + 120),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("1 Jan 99999999999 0:0:0", None),
+        ("", None),
+    ],
+)
+def test_a_date_is_read_with_or_without_a_zone_and_beyond_all_time_it_is_none(text: str, at_s: float | None) -> None:
+    assert http_date_s(text) == at_s
