@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -50,14 +50,20 @@ Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=lis
 AtMs = Annotated[int | None, BeforeValidator(_at_ms, json_schema_input_type=Time | None)]
 
 
+def _closed(known: tuple[str, ...]) -> Any:
+    """Says in the document of which names `_check` takes one or several."""
+    name = {"type": "string", "enum": [*known]}
+    return WithJsonSchema({"anyOf": [{"type": "array", "items": name, "maxItems": 50}, name]})
+
+
 class ReplayFilter(BaseModel):
     """Which deliveries to replay: a name or several of each kind, dead letters if no state is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    state: Annotated[Names, Field(examples=[[*REPLAYABLE]])] = ["dead"]
+    state: Annotated[Names, _closed(REPLAYABLE)] = ["dead"]
     subscription: Names = []
-    type: Names = []
+    type: Annotated[Names, _closed(REPLAYED_TYPES)] = []
     since: AtMs = None
     until: AtMs = None
 

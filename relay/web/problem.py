@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Receive
 
 from relay.core import task as tasks
@@ -80,12 +81,22 @@ async def on_relay_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405."""
+    """Starlette's own 404 and 405, the latter with all the methods that the address takes."""
     assert isinstance(error, HTTPException)  # noqa: S101 # registered for this class only
     code = _CODES.get(error.status_code, "http")
     detail = _TITLES.get(code, error.detail)
+    headers = {"Allow": ", ".join(_taken_here(request))} if error.status_code == 405 else error.headers
+    if request.url.path.startswith(DROPIN_PREFIX):
+        return Json({"error": detail, "code": error.status_code, "problems": []}, error.status_code, headers)
     body = {"type": "about:blank", "title": detail, "status": error.status_code, "code": code, "detail": detail}
-    return ProblemJson({**body, "problems": []}, error.status_code, error.headers)
+    return ProblemJson({**body, "problems": []}, error.status_code, headers)
+
+
+def _taken_here(request: Request) -> list[str]:
+    """A route has one method, and several lie at one address."""
+    routes = request.app.routes
+    path = next(route.path for route in routes if route.matches(request.scope)[0] == Match.PARTIAL)
+    return sorted(set().union(*(route.methods for route in routes if route.path == path)))
 
 
 async def on_defect(request: Request, error: Exception) -> Response:
@@ -160,8 +171,11 @@ def whole(query: Mapping[str, tuple[str, ...]], name: str, default: int, lowest:
     return int(text)
 
 
-def instant(query: Mapping[str, tuple[str, ...]], name: str, now_ms: int) -> int | None:
-    """A moment of the query in Unix ms: so long ago, or a time (of UTC, where it names no zone); None: absent."""
+def instant(query: Mapping[str, tuple[str, ...]], name: str, now_ms: int, *words: str) -> int | None:
+    """A moment of the query in Unix ms: so long ago, or a time (of UTC, where it names no zone); None: absent.
+
+    `words` are what else may stand there, for the message.
+    """
     if not query[name]:
         return None
     text = query[name][0]
@@ -171,7 +185,8 @@ def instant(query: Mapping[str, tuple[str, ...]], name: str, now_ms: int) -> int
         time = datetime.fromisoformat(text)
         return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        message = f"{name} must be a time ago (30s, 10m, 6h, 2d) or an ISO 8601 time"
+        forms = ", ".join([*words, "a time ago (30s, 10m, 6h, 2d)"])
+        message = f"{name} must be {forms} or an ISO 8601 time"
         raise InvalidRequest.field(f"query.{name}", "time", message, given=text[:80]) from error
 
 

@@ -13,7 +13,7 @@ from relay.core.dropin import STATUSES
 from relay.core.event import JOB_TYPES, OPERATOR_TYPES, PING, TYPES
 from relay.core.fields import FIELDS
 from relay.core.intake import TEXT_MAX
-from relay.core.job import AttemptState, ErrorCode, Origin, State
+from relay.core.job import STATES, AttemptState, ErrorCode, Origin, State
 from relay.core.retry import AnswerKind
 from relay.core.terms import DEADLINE_MAX_S, PRIORITY_MAX
 from relay.errors import ClientError, ConfigurationError, RelayError, SignatureInvalid
@@ -200,6 +200,13 @@ _TASK: Final = {
     "upstreamTaskId": maybe(TEXT),
     "estimatedTimeToStartSeconds": maybe(NUMBER),
 }
+_TIMES: Final = record(p50=maybe(NUMBER), p90=maybe(NUMBER))
+_FIGURES: Final = {
+    "jobs": record(**dict.fromkeys(STATES, COUNT)),
+    "successRate": maybe({"type": "number", "minimum": 0, "maximum": 1}),
+    "waitS": _TIMES,
+    "renderS": _TIMES,
+}
 _RANGE: Final = {"anyOf": [record(**{"from": WHOLE, "to": WHOLE}), several(WHOLE), {"type": "null"}]}
 
 
@@ -301,6 +308,16 @@ SHAPES: Final[dict[str, Schema]] = {
         typicalS=record(total=_RANGE, queue=_RANGE, render=_RANGE),
         rules=several(TEXT),
     ),
+    "Stats": record(
+        since=TIME,
+        until=TIME,
+        **_FIGURES,
+        busyAnswers=COUNT,
+        models=several(record(model=TEXT, **_FIGURES)),
+        accounts=several(record(account=TEXT, **_FIGURES, busyAnswers=COUNT, outOfCredits=FLAG)),
+        stepS=WHOLE,
+        series=several(record(at=TIME, succeeded=COUNT, failed=COUNT, cancelled=COUNT)),
+    ),
     "Subscription": record(**_SUBSCRIPTION),
     "SubscriptionWithSecret": record("oldUntil", **_SUBSCRIPTION, secret=TEXT, oldUntil=TIME),
     "PingAnswer": record(id=TEXT, arrived=FLAG, **_ANSWER),
@@ -352,8 +369,12 @@ SHAPES: Final[dict[str, Schema]] = {
     "Verified": record(id=TEXT, sound=FLAG, reason=maybe(TEXT)),
     "Taken": record(result=word("stored", "duplicate", "quarantined")),
     "Alive": record(status={"const": "ok"}),
+    "Hold": record(reason=TEXT, since=TIME, searchedAt=maybe(TIME), found=COUNT),
+    "Resumed": record(held={"const": False}, hold=maybe(ref("Hold"))),
     "Ready": record(
         "accounts",
+        "hold",
+        hold=maybe(ref("Hold")),
         status={"const": "ok"},
         jobs=each(COUNT),
         accounts=several(record(email=TEXT, slots=COUNT, parked=maybe(word(*get_args(Parked))))),
@@ -399,4 +420,5 @@ def job_schema(models: list[str] | None) -> Schema:
             "description": "the latest start: a time, or seconds from now; over it the job fails with `deadline`",
         },
     }
-    return asked | {"additionalProperties": False}
+    # Whatever it is called, null means that it is absent.
+    return asked | {"additionalProperties": {"type": "null"}}

@@ -5,11 +5,9 @@ history and live, hence no gap and no double. It is plain ASGI, for middleware t
 much a frame.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -29,7 +27,7 @@ from relay.web.forecast import outlook_of
 from relay.web.guard import Principal, Ticket
 from relay.web.jobs import find
 from relay.web.leaving import while_connected
-from relay.web.problem import Json, listed, read_query, whole
+from relay.web.problem import Json, instant, listed, read_query, whole
 
 RETRY_MS: Final = (1_500, 4_500)
 SEND_S: Final = 30.0
@@ -41,8 +39,7 @@ SEND_MAX_BYTES: Final = 64 * 1024
 PLACE: Final = ("last_event_id", "since", "limit", "wait", "ticket")
 FRAMES_KEPT: Final = 1_000
 PAGE_DEFAULT: Final = 100
-_AGO: Final = re.compile(r"(\d{1,9})([smhd])")
-_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+BORDERS: Final = ("now", "earliest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +135,8 @@ async def _is_over(state: Any, job_id: str, seq: int) -> bool:
 async def _start(request: Request, query: dict[str, tuple[str, ...]], default: str) -> Start:
     """`Last-Event-ID`, else `?last_event_id=`, else `?since=`, else the default."""
     store: Any = request.app.state.store
+    since = query["since"][0] if query["since"] else default
+    at_ms = None if since in BORDERS else instant(query, "since", request.app.state.clock.now_ms(), *BORDERS)
     given, field = request.headers.get("last-event-id"), "Last-Event-ID"
     if not given and query["last_event_id"]:
         given, field = query["last_event_id"][0], "query.last_event_id"
@@ -147,8 +146,10 @@ async def _start(request: Request, query: dict[str, tuple[str, ...]], default: s
             message = f"{field} must be an event's id, <epoch>-<number>, as it came in the stream"
             raise InvalidRequest.field(field, "cursor", message, given=given[:80])
         return await _resumed(store, cursor)
-    since = query["since"][0] if query["since"] else default
-    return Start(Cursor(await _since(request, since), store.epoch))
+    if since == "now":
+        return Start(Cursor(int(await store.head()), store.epoch))
+    earliest = int(await store.earliest()) - 1
+    return Start(Cursor(earliest if at_ms is None else max(int(await store.seq_at(at_ms)), earliest), store.epoch))
 
 
 async def _resumed(store: Any, cursor: Cursor) -> Start:
@@ -159,25 +160,6 @@ async def _resumed(store: Any, cursor: Cursor) -> Start:
     if cursor.seq > head or cursor.seq < earliest - 1 or not known:
         return Start(Cursor(earliest - 1, store.epoch), requested=cursor, gap=True)
     return Start(cursor, requested=cursor)
-
-
-async def _since(request: Request, since: str) -> int:
-    store: Any = request.app.state.store
-    if since == "now":
-        return int(await store.head())
-    if since == "earliest":
-        return int(await store.earliest()) - 1
-    ago = _AGO.fullmatch(since)
-    try:
-        at_ms = (
-            request.app.state.clock.now_ms() - int(ago[1]) * _UNIT_MS[ago[2]]
-            if ago
-            else int(datetime.fromisoformat(since).timestamp() * 1000)
-        )
-    except (ValueError, OverflowError) as error:
-        message = "since must be now, earliest, a time ago (30s, 10m, 6h, 2d) or an ISO 8601 time"
-        raise InvalidRequest.field("query.since", "since", message, given=since[:80]) from error
-    return max(int(await store.seq_at(at_ms)), int(await store.earliest()) - 1)
 
 
 class Streams:

@@ -93,8 +93,12 @@ class Enabling(_Asked):
 
 def read_model(model: type[Model], body: dict[str, Any]) -> Model:
     """The body as a model; an `InvalidRequest` names every broken rule."""
+    # JSON has one kind of number: 5.0 is the whole number 5.
+    whole = {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in body.items()
+    }
     try:
-        return model.model_validate(body)
+        return model.model_validate(whole)
     except ValidationError as error:
         problems = []
         for found in error.errors(include_url=False, include_context=False):

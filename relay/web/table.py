@@ -10,10 +10,10 @@ from relay.core.artifacts import FILE_STATES
 from relay.core.event import TYPES
 from relay.core.job import STATES as JOB_STATES
 from relay.store.contract import EVENTS_PAGE, PAGE_MAX
-from relay.web import deliveries, dropin, files, session, steering, stream, subscriptions, tickets, tokens
+from relay.web import deliveries, dropin, files, operation, session, steering, stream, subscriptions, tickets, tokens
 from relay.web.accept import KEY_FORM, KEY_HEADER
 from relay.web.problem import DROPIN_PREFIX
-from relay.web.shapes import ANY, EVENT_ID, TEXT, Schema, each, page, ref, several, span, word
+from relay.web.shapes import ANY, EVENT_ID, TEXT, TIME, Schema, each, page, ref, several, span, word
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
@@ -67,14 +67,15 @@ def either(*names: str) -> Schema:
 
 
 PAGE: Final = at_most(PAGE_MAX, 50)
+AGO: Final = {"anyOf": [TEXT | {"pattern": "^[0-9]{1,9}[smhd]$", "examples": ["10m"]}, TIME]}
 EVENTS: Final = (
     q("type", word(*TYPES), many=True),
     q("last_event_id", EVENT_ID),
-    q("since", TEXT | {"description": "now, earliest, a time ago (30s, 10m, 6h, 2d) or an ISO 8601 time"}),
+    q("since", {"anyOf": [word("now", "earliest"), *AGO["anyOf"]]}),
     q("limit", span(1, EVENTS_PAGE, stream.PAGE_DEFAULT)),
     q("wait", span(0, stream.WAIT_MAX_S, 0)),
 )
-LAST_EVENT_ID: Final = header("Last-Event-ID", EVENT_ID)
+LAST_EVENT_ID: Final = header("Last-Event-ID", TEXT | {"pattern": "^([0-9a-f]{8}-[0-9]{1,18})?$"})
 KEY: Final = header(KEY_HEADER, TEXT | {"pattern": f"^{KEY_FORM}$"})
 OF_DELIVERY: Final = q("state", word(*deliveries.STATES), many=True)
 STREAMS: Final = {
@@ -136,6 +137,7 @@ TABLE: Final[dict[str, Said]] = {
     ),
     "GET /v1/models": said("List the models", page(ref("Model"), dated=TEXT)),
     "GET /v1/accounts": said("List the upstream's accounts", page(ref("Account"))),
+    "GET /v1/stats": said("Figures of a span of time", "Stats", q("since", AGO)),
     "GET /v1/quarantine": said("List what was no report on its task", page(ref("Quarantined")), *PAGE),
     "POST /v1/subscriptions": said(
         "Subscribe", {201: ref("SubscriptionWithSecret")}, body=subscriptions.NewSubscription, fails=(409,)
@@ -231,8 +233,10 @@ TABLE: Final[dict[str, Said]] = {
     f"DELETE {ASSETS}/{{asset_id}}": said("Delete an asset", {200: UPSTREAMS}, passes_on=True),
     "GET /.well-known/webhooks-keys.json": said("The keys that verify webhooks", "WebhookKeys"),
     "GET /healthz": said("The process answers", "Alive"),
-    "GET /metrics": said("What the relay counts", {200: ANY}),
+    "GET /metrics": said("What the relay counts", {200: None}, also={"text/plain": TEXT}),
     "GET /readyz": said("The store can be written", {200: ref("Ready"), 503: ref("NotReady")}),
+    "POST /v1/backup": said("Copy the database", {200: None}, also={"application/vnd.sqlite3": ANY}),
+    "POST /v1/resume": said("Let the queue move", "Resumed", body=operation.Resumption, fails=(409,)),
     "POST /session": said("Sign in", {201: ref("Session")}, body=session.SignIn, fails=(401, 403, 429)),
     "GET /session": said("Who has signed in", "Session"),
     "DELETE /session": said("Sign out", {204: None}, fails=(403,)),

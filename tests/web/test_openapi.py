@@ -25,7 +25,15 @@ pytestmark = pytest.mark.anyio
 DOCUMENT = document(routes(), load_catalogue(None), "strict")
 DROPIN = "/v1/runwayml/"
 # These ignore what they do not know, as the upstream does, or are asked by probes that add what they like.
-ANY_QUERY = {"/healthz", "/readyz", "/docs", "/openapi.json", "/static/{path}", "/.well-known/webhooks-keys.json"}
+ANY_QUERY = {
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/docs",
+    "/openapi.json",
+    "/static/{path}",
+    "/.well-known/webhooks-keys.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +204,11 @@ async def test_a_jobs_whole_life_is_as_the_document_has_it(here: Journey, judged
     await ask("DELETE", "/v1/tokens/{id}", {"id": token["id"]})
     assert (await ask("GET", "/v1/jobs", headers=mine)).status_code == 401
 
-    for path in ("models", "accounts", "quarantine", "artifacts"):
+    for path in ("models", "accounts", "quarantine", "artifacts", "stats"):
         await ask("GET", f"/v1/{path}")
-    for path in ("/healthz", "/readyz", "/.well-known/webhooks-keys.json", "/docs"):
+    for path in ("backup", "resume"):
+        await ask("POST", f"/v1/{path}", json={})
+    for path in ("/metrics", "/healthz", "/readyz", "/.well-known/webhooks-keys.json", "/docs"):
         await ask("GET", path)
     await ask("POST", "/v1/artifacts/fetch", json={})
     await ask("DELETE", "/v1/jobs/{id}", of_job)
