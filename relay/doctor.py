@@ -1,7 +1,8 @@
-"""Looks at what a relay needs from this machine: settings, database, SQLite, key, disk; each with a remedy."""
+"""Looks at what a relay needs from this machine: settings, database, key, disk, storage; each with a remedy."""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final, Literal
 from relay import settings as config
 from relay.errors import RelayError
 from relay.settings import Settings
-from relay.store import sqlite
+from relay.store import bucket, sqlite
 from relay.store.driver import WAL_RESET_FIXED, is_current, sqlite3
 from relay.vault import load_key, parse_key
 
@@ -43,7 +44,8 @@ def examine() -> list[Finding]:
         *_library(),
         *_database(settings.database_path),
         *_key(settings),
-        *_disk(settings.database_path),
+        *_disk("disk", settings.database_path.resolve().parent, "the relay answers 503 when it cannot write"),
+        *_artifacts(settings),
     ]
 
 
@@ -100,15 +102,39 @@ def _key(settings: Settings) -> Iterator[Finding]:
         yield Finding("key", "failure", error.message, "without the right key sealed addresses and secrets are lost")
 
 
-def _disk(path: Path) -> Iterator[Finding]:
-    folder = path.resolve().parent
+def _artifacts(settings: Settings) -> Iterator[Finding]:
+    """The folder where files are kept, or wait to be put into the bucket; and the bucket."""
+    if settings.artifacts == "none":
+        yield Finding("artifacts", "ok", "no files are kept; their addresses work while the upstream has the task")
+        return
+    folder = settings.artifacts_path.resolve()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        remedy = f"make the folder {folder}, writable for the relay, or correct RELAY_ARTIFACTS"
+        yield Finding("artifacts", "failure", f"{folder} cannot be written: {error.strerror}", remedy)
+    else:
+        yield from _disk("artifacts", there, "jobs go on, but their files wait; RELAY_ARTIFACTS_MAX_GB bounds them")
+    if settings.artifacts.startswith("s3://"):
+        try:
+            bucket.look(settings.artifacts)
+            yield Finding("bucket", "ok", f"{settings.artifacts} takes a file, gives it back and removes it")
+        except RelayError as error:
+            remedy = "correct it, or the AWS_ variables; the credentials must allow to get, put, list and delete"
+            yield Finding("bucket", "failure", error.message, remedy)
+
+
+def _disk(name: str, folder: Path, without: str) -> Iterator[Finding]:
+    """How much room `folder` has left; `without`: what comes of it when it has none."""
     if not folder.is_dir():
         return
     free = shutil.disk_usage(folder).free
     sentence = f"{free / 1024**3:.1f} GiB free at {folder}"
     if free < FREE_NONE_BYTES:
-        yield Finding("disk", "failure", sentence, "make room: the relay answers 503 when it cannot write")
+        yield Finding(name, "failure", sentence, f"make room: {without}")
     elif free < FREE_LOW_BYTES:
-        yield Finding("disk", "warning", sentence, "make room before it runs out")
+        yield Finding(name, "warning", sentence, f"make room before it runs out: {without}")
     else:
-        yield Finding("disk", "ok", sentence)
+        yield Finding(name, "ok", sentence)

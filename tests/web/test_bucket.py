@@ -1,6 +1,7 @@
 """Files that are kept in a bucket: a real S3 server, and addresses that lead readers to it."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
+from relay import doctor
 from relay.errors import ConfigurationError
 from relay.store.bucket import Bucket
 from tests.journeys import journey
@@ -119,3 +121,32 @@ async def test_while_the_bucket_cannot_be_reached_the_job_goes_on(
 
     assert told["artifacts"][0]["notKept"] == "the storage cannot be written: no connection"
     assert (served.status_code, served.content[4:8]) == (200, b"ftyp")
+
+
+async def test_a_large_file_is_put_by_one_request_so_that_a_kill_leaves_no_parts(tmp_path: Path, bucket: str) -> None:
+    faults = {"artifact_bytes": 12 * 1024 * 1024}
+    async with journey(tmp_path, faults=faults, artifacts=URL, artifacts_before_final=True) as here:
+        job = await here.ended((await here.submit())["id"])
+        async with httpx2.AsyncClient(trust_env=False, follow_redirects=True) as stranger:
+            film = await stranger.get(job["artifacts"][0]["url"])
+
+    assert len(film.content) == job["artifacts"][0]["sizeBytes"] == 12 * 1024 * 1024
+    assert "-" not in film.headers["etag"], "the tag of one that came in parts has the number of them"
+
+
+async def test_doctor_writes_to_the_bucket_and_says_what_to_do_where_it_cannot(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, "ARTIFACTS": URL}.items():
+        monkeypatch.setenv(f"RELAY_{name}", value)
+    good = {row.name: row for row in doctor.examine()}
+    left = kept(bucket)
+    monkeypatch.setenv("RELAY_ARTIFACTS", "s3://nothing/here")
+    bad = {row.name: row for row in doctor.examine()}
+
+    assert (good["artifacts"].verdict, good["bucket"].verdict, left) == ("ok", "ok", [])
+    assert (bad["bucket"].verdict, bad["artifacts"].verdict) == ("failure", "ok")
+    assert "s3://nothing/here cannot be used" in bad["bucket"].sentence
+    assert "AWS_" in (bad["bucket"].remedy or "")
+    assert os.listdir(tmp_path) == []  # it looks, and makes nothing

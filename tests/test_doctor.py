@@ -1,0 +1,62 @@
+"""`relay doctor` looks at where files are kept, and says what to do where they could not be."""
+
+from pathlib import Path
+
+import pytest
+
+from relay import doctor
+from relay.doctor import Finding, examine
+
+
+def found(monkeypatch: pytest.MonkeyPatch, folder: Path, artifacts: str) -> Finding:
+    """What is said of the artifacts, with the least of settings."""
+    monkeypatch.chdir(folder)
+    for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, "ARTIFACTS": artifacts}.items():
+        monkeypatch.setenv(f"RELAY_{name}", value)
+    (one,) = [row for row in examine() if row.name == "artifacts"]
+    return one
+
+
+def test_without_storage_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = found(monkeypatch, tmp_path, "none")
+
+    assert (one.verdict, one.remedy) == ("ok", None)
+    assert "no files are kept" in one.sentence
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_with_room_that_can_be_written_is_well_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    folder = tmp_path / "kept" / "files"
+    if exists:
+        folder.mkdir(parents=True)
+    one = found(monkeypatch, tmp_path, f"file://{folder}")
+
+    assert (one.verdict, "GiB free" in one.sentence) == ("ok", True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert folder.exists() == exists
+
+
+def test_a_folder_that_cannot_be_written_is_a_failure_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    one = found(monkeypatch, tmp_path, f"file://{tmp_path / 'file' / 'files'}")
+
+    assert one.verdict == "failure"
+    assert "cannot be written: Not a directory" in one.sentence
+    assert "RELAY_ARTIFACTS" in (one.remedy or "")
+
+
+@pytest.mark.parametrize(("low", "none", "verdict"), [(2**62, 0, "warning"), (2**62, 2**62, "failure")])
+def test_a_folder_without_room_is_told_before_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, none: int, verdict: str
+) -> None:
+    monkeypatch.setattr(doctor, "FREE_LOW_BYTES", low)
+    monkeypatch.setattr(doctor, "FREE_NONE_BYTES", none)
+    one = found(monkeypatch, tmp_path, f"file://{tmp_path / 'files'}")
+
+    assert one.verdict == verdict
+    assert "make room" in (one.remedy or "")
+    assert "jobs go on" in (one.remedy or "")
