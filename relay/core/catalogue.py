@@ -3,20 +3,24 @@
 The text is handed in, the built-in one first; each later text adds models or replaces single keys of them.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from relay.core.catalogue_keys import DATED, LIMIT_KEYS, MODEL_KEYS, Key, is_name
+from relay.core import catalogue_keys as kinds
+from relay.core.catalogue_keys import RULE_NAMES, SECONDS_MAX, TEXT_MAX, WORKFLOWS, Key, keys_of
 from relay.core.fields import (
     END_FRAME,
     FIELDS,
     IMAGE_SLOTS,
+    OWN_FIELDS,
     REFUSED,
     SHOT_DURATIONS,
     SHOT_PROMPTS,
+    SHOTS_MAX,
     START_FRAME,
     VIDEO_SLOTS,
 )
@@ -31,62 +35,67 @@ FILE_MAX = 1_000_000
 MODELS_MAX = 500
 PROBLEMS_MAX = 100
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DATED = kinds.like(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", 'a date in quotes, such as "2026-05-14"')
+
 Need = Literal["required", "optional", "refused"]
 Audio = Literal["switch", "always", "never", "refused"]
+EndFrame = Literal["imageAssetId2", "endFrameAssetId", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What one model takes. Where a value says that a field is not taken, any value of that field is refused, except
-    one that says what the model does anyway. Lengths are Unicode code points, durations seconds, sides pixels.
+    """What one model takes; each field but `name` is a key of its table. Where a value says that a field is not taken,
+    any value of that field is refused, except one that says what the model does anyway. Lengths are Unicode code
+    points, durations seconds, sides pixels.
     """
 
     name: str
-    label: str
-    family: str
-    duration: tuple[int, ...] | Span | None
+    label: Annotated[str, kinds.text(100)]
+    family: Annotated[str, kinds.text(100)]
+    duration: Annotated[tuple[int, ...] | Span | None, kinds.or_refused(kinds.durations())]
     """The values offered, or the whole seconds of a span; None: refused."""
-    ratios: tuple[str, ...]
+    ratios: Annotated[tuple[str, ...], kinds.words("ratios; an empty one where aspect_ratio is refused")]
     """aspect_ratio with an image; without one too where `ratios_t2v` is empty. Empty: refused."""
-    prompt: Need
-    images: Span
+    prompt: Annotated[Need, kinds.one_of(*get_args(Need))]
+    images: Annotated[Span, kinds.span(0, len(IMAGE_SLOTS))]
     """How many reference images; they lie in imageAssetId1 … imageAssetId<last>, the needed ones in the first."""
-    explore: bool
-    duration_follows: str | None = None
+    explore: Annotated[bool, kinds.flag()]
+    duration_follows: Annotated[str | None, kinds.or_refused(kinds.one_of("video"))] = None
     """What the length comes from where `duration` is refused."""
-    duration_ignored_in: tuple[str, ...] = ()
+    duration_ignored_in: Annotated[tuple[str, ...], kinds.some_of(*WORKFLOWS)] = ()
     """Workflows in which any `duration` is let through, for the upstream ignores it."""
-    ratios_t2v: tuple[str, ...] = ()
-    ratio_follows: str | None = None
-    resolutions: tuple[str, ...] = ()
-    resolution_default: str | None = None
-    sizes: tuple[tuple[str, int, int], ...] = ()
+    ratios_t2v: Annotated[tuple[str, ...], kinds.words("ratios: those of text-to-video, where they are others")] = ()
+    ratio_follows: Annotated[str | None, kinds.or_refused(kinds.one_of("image"))] = None
+    resolutions: Annotated[tuple[str, ...], kinds.words("resolutions; an empty one where resolution is refused")] = ()
+    resolution_default: Annotated[str | None, kinds.or_refused(kinds.word("one of the resolutions"))] = None
+    sizes: Annotated[tuple[tuple[str, int, int], ...], kinds.sizes()] = ()
     """(ratio, width, height) where the ratio alone decides the size."""
-    prompt_max: int = 0
-    references: tuple[str, ...] = ()
+    prompt_max: Annotated[int, kinds.whole(0, TEXT_MAX)] = 0
+    references: Annotated[tuple[str, ...], kinds.some_of("image", "video")] = ()
     """Which of @IMG_N ("image") and @VID_N ("video") mean something in a prompt."""
-    videos: Span = field(default=Span(0, 0))
-    combined_max: int | None = None
-    video_seconds: Span | None = None
-    video_side_max_px: int | None = None
-    end_frame: Literal["imageAssetId2", "endFrameAssetId", "refused"] = "refused"
+    videos: Annotated[Span, kinds.span(0, len(VIDEO_SLOTS))] = field(default=Span(0, 0))
+    combined_max: Annotated[int | None, kinds.or_refused(kinds.whole(1, len(IMAGE_SLOTS) + len(VIDEO_SLOTS)))] = None
+    video_seconds: Annotated[Span | None, kinds.or_refused(kinds.span(0, SECONDS_MAX))] = None
+    video_side_max_px: Annotated[int | None, kinds.or_refused(kinds.whole(1, 99_999))] = None
+    end_frame: Annotated[EndFrame, kinds.one_of(*get_args(EndFrame))] = REFUSED
     """Where an end frame is given; "endFrameAssetId" brings startFrameAssetId with it."""
-    shots: Span | None = None
-    shot_seconds: Span | None = None
-    shots_seconds_max: int | None = None
-    shot_prompt_max: int | None = None
-    edit_images_max: int | None = None
+    shots: Annotated[Span | None, kinds.or_refused(kinds.span(1, SHOTS_MAX))] = None
+    shot_seconds: Annotated[Span | None, kinds.or_refused(kinds.span(1, SECONDS_MAX))] = None
+    shots_seconds_max: Annotated[int | None, kinds.or_refused(kinds.whole(1, SECONDS_MAX))] = None
+    shot_prompt_max: Annotated[int | None, kinds.or_refused(kinds.whole(1, TEXT_MAX))] = None
+    edit_images_max: Annotated[int | None, kinds.or_refused(kinds.whole(0, len(IMAGE_SLOTS)))] = None
     """Reference images beside the video that is edited; None: the model edits no videos."""
-    audio: Audio = "refused"
+    audio: Annotated[Audio, kinds.one_of(*get_args(Audio))] = REFUSED
     """"always" and "never": sound cannot be switched. "refused": nothing is known, so no value is taken."""
-    seed: Span | None = None
-    orientations: tuple[str, ...] = ()
-    orientation_default: str | None = None
-    total_s: Span = field(default=Span(600, 600))
+    seed: Annotated[Span | None, kinds.or_refused(kinds.span(0, 2**32 - 1))] = None
+    orientations: Annotated[tuple[str, ...], kinds.words("words; an empty one where it is refused")] = ()
+    orientation_default: Annotated[str | None, kinds.or_refused(kinds.word("one of the orientations"))] = None
+    total_s: Annotated[Span, kinds.span(1, SECONDS_MAX)] = field(default=Span(600, 600))
     """Typical time from submitting to the video, the upstream's own queue included."""
-    queue_s: Span | None = None
-    render_s: Span | None = None
-    rules: tuple[str, ...] = ()
+    queue_s: Annotated[Span | None, kinds.or_refused(kinds.span(0, SECONDS_MAX))] = None
+    render_s: Annotated[Span | None, kinds.or_refused(kinds.span(1, SECONDS_MAX))] = None
+    rules: Annotated[tuple[str, ...], kinds.some_of(*RULE_NAMES)] = ()
     """Rules that fit no key, by name; see `relay.core.workflows`."""
 
     @property
@@ -120,30 +129,23 @@ class Model:
     def offered_ratios(self, *, with_image: bool) -> tuple[str, ...]:
         return self.ratios if with_image or not self.ratios_t2v else self.ratios_t2v
 
-    def size_of(self, ratio: str) -> tuple[int, int] | None:
-        """Width and height in pixels, where the ratio alone decides them."""
-        return next(((width, height) for name, width, height in self.sizes if name == ratio), None)
-
     def fields(self) -> tuple[str, ...]:
         """Names of the fields in which the model leaves a choice, in the page's order; for forms and documents."""
-        taken = {"model", "email", "replyUrl", "replyRef", "maxJobs", *self.image_slots, *self.video_slots}
-        for name, offered in (
-            ("text_prompt", self.prompt != REFUSED),
-            ("duration", self.duration is not None),
-            ("aspect_ratio", bool(self.ratios)),
-            ("resolution", bool(self.resolutions)),
-            ("audio", self.audio == "switch"),
-            ("seed", self.seed is not None),
-            ("exploreMode", self.explore),
-            ("characterOrientation", bool(self.orientations)),
-            (START_FRAME, self.keyframes),
-            (END_FRAME, self.keyframes),
-        ):
-            if offered:
-                taken.add(name)
         last_shot = self.shots.last if self.shots else 0
-        taken.update(SHOT_PROMPTS[:last_shot], SHOT_DURATIONS[:last_shot])
-        return tuple(name for name in FIELDS if name in taken)
+        offered = {
+            "text_prompt": self.prompt != REFUSED,
+            "duration": self.duration is not None,
+            "aspect_ratio": bool(self.ratios),
+            "resolution": bool(self.resolutions),
+            "audio": self.audio == "switch",
+            "seed": self.seed is not None,
+            "exploreMode": self.explore,
+            "characterOrientation": bool(self.orientations),
+            **dict.fromkeys((START_FRAME, END_FRAME), self.keyframes),
+            **dict.fromkeys((*self.image_slots, *self.video_slots, *OWN_FIELDS), True),
+            **dict.fromkeys((*SHOT_PROMPTS[:last_shot], *SHOT_DURATIONS[:last_shot]), True),
+        }
+        return tuple(name for name in FIELDS if offered.get(name))
 
     def as_json(self) -> dict[str, Any]:
         """The model as GET /v1/models shows it: a set is a list, a range `{"from", "to"}`, a refusal null or empty."""
@@ -196,9 +198,15 @@ class Model:
 class Limits:
     """What holds for every model."""
 
-    max_jobs: Span
-    reply_url_max: int
-    reply_ref_max: int
+    max_jobs: Annotated[Span, kinds.span(1, 1000)]
+    reply_url_max: Annotated[int, kinds.whole(1, TEXT_MAX)]
+    reply_ref_max: Annotated[int, kinds.whole(1, TEXT_MAX)]
+
+
+MODEL_KEYS = keys_of(Model)
+"""Keys of `[models."<name>"]`."""
+LIMIT_KEYS = keys_of(Limits)
+"""Keys of `[limits]`: what holds for every model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +246,7 @@ class _Reading:
         document = self._document(file, text)
         for name, value in document.items():
             if name == "dated":
-                self.dated = self._table(file, {"dated": value}, {"dated": DATED}).get("dated", self.dated)
+                self.dated = self._table(file, {"dated": value}, {"dated": _DATED}).get("dated", self.dated)
             elif name == "limits":
                 self.limits |= self._table(f"{file}: limits", value, LIMIT_KEYS)
             elif name == "models" and isinstance(value, dict):
@@ -256,9 +264,10 @@ class _Reading:
             self._problem("models", "count", f"must be 1 to {MODELS_MAX} models", len(self.models))
         models: dict[str, Model] = {}
         for name, values in self.models.items():
-            if missing := [key for key, spec in MODEL_KEYS.items() if spec.required and key not in values]:
-                for key in missing:
-                    self._problem(self._at(name, key), "required", f"must be {MODEL_KEYS[key].rule}", None)
+            missing = [key for key in MODEL_KEYS if MODEL_KEYS[key].required and key not in values]
+            for key in missing:
+                self._problem(self._at(name, key), "required", f"must be {MODEL_KEYS[key].rule}", None)
+            if missing:
                 continue
             models[name] = Model(name=name, **values)
             for key, rule in _contradictions(models[name]):
@@ -281,7 +290,7 @@ class _Reading:
 
     def _model(self, file: str, name: str, table: object) -> None:
         at = f"{file}: model {shown(name)}"
-        if not is_name(name):
+        if not _NAME.fullmatch(name):
             self._problem(at, "name", "must be named with letters, digits, dots, - and _ (at most 64)", name)
             return
         values = self._table(at, table, MODEL_KEYS)

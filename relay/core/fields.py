@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Kind = Literal["text", "whole", "flag", "asset"]
 
 IMAGE_SLOTS = tuple(f"imageAssetId{number}" for number in range(1, 12))
 VIDEO_SLOTS = ("videoAssetId", "videoAssetId2", "videoAssetId3")
-REFUSED = "refused"
+REFUSED: Final = "refused"
 """What the catalogue says of a field that a model does not take; a later file can take a value back with it."""
 
 START_FRAME, END_FRAME = "startFrameAssetId", "endFrameAssetId"

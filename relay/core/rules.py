@@ -43,48 +43,47 @@ Rule = Callable[[Asked, Model], Iterator[Problem]]
 
 
 def duration(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("duration")
-    if value is None or asked.workflow(model) in model.duration_ignored_in:
-        return
-    if model.duration is None:
+    if asked.workflow(model) not in model.duration_ignored_in:
         why = ": the video is as long as its reference video" if model.duration_follows else ": the model decides it"
-        yield refusal("duration", value, model, (), why)
-    elif value not in model.duration:
-        whole = model.duration if isinstance(model.duration, Span) else None
-        allowed: object = whole.as_json() if whole else list(model.durations)
-        words = f"whole seconds from {whole}" if whole else either(model.durations)
-        yield not_offered("duration", value, model, allowed, words)
+        yield from offered("duration", asked, model, model.duration, why)
 
 
 def aspect_ratio(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("aspect_ratio")
-    if value is None:
-        return
-    with_image = bool(asked.any_of((*IMAGE_SLOTS, START_FRAME)))
-    offered = model.offered_ratios(with_image=with_image)
-    if not offered:
-        why = (
-            ": the picture is as wide and high as its reference image"
-            if model.ratio_follows
-            else ": it offers no choice"
-        )
-        yield refusal("aspect_ratio", value, model, (), why)
-    elif value not in offered:
-        words = either(offered)
-        if value in model.ratios:
-            words += f" without an image; with one {either(model.ratios)}"
-        yield not_offered("aspect_ratio", value, model, list(offered), words)
+    follows = ": the picture is as wide and high as its reference image"
+    why = follows if model.ratio_follows else ": it offers no choice"
+    ratios = model.offered_ratios(with_image=bool(asked.any_of((*IMAGE_SLOTS, START_FRAME))))
+    elsewhere = asked.values.get("aspect_ratio") in model.ratios
+    more = f" without an image; with one {either(model.ratios)}" if elsewhere else ""
+    yield from offered("aspect_ratio", asked, model, ratios, why, more)
 
 
 def resolution(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("resolution")
-    if value is None or value in model.resolutions:
-        return
-    if model.resolutions:
-        yield not_offered("resolution", value, model, list(model.resolutions), either(model.resolutions))
-    else:
-        why = ": it follows from the model and aspect_ratio" if model.sizes else ": the model decides it"
-        yield refusal("resolution", value, model, (), why)
+    why = ": it follows from the model and aspect_ratio" if model.sizes else ": the model decides it"
+    yield from offered("resolution", asked, model, model.resolutions, why)
+
+
+def seed(asked: Asked, model: Model) -> Iterator[Problem]:
+    yield from offered("seed", asked, model, model.seed)
+
+
+def character_orientation(asked: Asked, model: Model) -> Iterator[Problem]:
+    yield from offered("characterOrientation", asked, model, model.orientations)
+
+
+def audio(asked: Asked, model: Model) -> Iterator[Problem]:
+    anyway, why = {
+        "always": ((True,), ": its videos always have sound"),
+        "never": ((False,), ": its videos never have sound"),
+    }.get(model.audio, ((), ""))
+    value = asked.values.get("audio")
+    if value is not None and model.audio != "switch" and value not in anyway:
+        yield refusal("audio", asked, model, why, anyway)
+
+
+def explore_mode(asked: Asked, model: Model) -> Iterator[Problem]:
+    value = asked.values.get("exploreMode")
+    if value is not None and value is not False and not model.explore:
+        yield refusal("exploreMode", asked, model, ": it always renders with credits", (False,))
 
 
 def text_prompt(asked: Asked, model: Model) -> Iterator[Problem]:
@@ -94,83 +93,28 @@ def text_prompt(asked: Asked, model: Model) -> Iterator[Problem]:
         sentence = f"text_prompt is required by {model.name}: say what is to be seen"
         yield Problem("text_prompt", "required", sentence, value)
     elif model.prompt == "refused" and value:
-        yield refusal("text_prompt", value, model, (), ": it takes no prompt")
+        yield refusal("text_prompt", asked, model, ": it takes no prompt")
     elif model.prompt != "refused" and value is not None and len(value) > model.prompt_max:
         yield too_long("text_prompt", value, model.prompt_max, model.name)
 
 
 def images(asked: Asked, model: Model) -> Iterator[Problem]:
-    for slot in asked.any_of(IMAGE_SLOTS[model.images.last :]):
-        count = model.images.last
-        why = (
-            ": it takes no images"
-            if not count
-            else f": it takes {_counted(count, 'image')}, in {_slots(model.image_slots)}"
-        )
-        if slot == IMAGE_SLOTS[1] and model.end_frame == "refused":
-            why += ", and no end frame"
-        yield refusal(slot, asked.values.get(slot), model, model.image_slots, why)
-    yield from _missing(asked, model, model.image_slots[: model.images.first], "image")
+    yield from _slots(asked, model, "image", IMAGE_SLOTS, model.images)
 
 
 def videos(asked: Asked, model: Model) -> Iterator[Problem]:
-    for slot in asked.any_of(VIDEO_SLOTS[model.videos.last :]):
-        count = model.videos.last
-        why = (
-            ": it takes no videos"
-            if not count
-            else f": it takes {_counted(count, 'video')}, in {_slots(model.video_slots)}"
-        )
-        yield refusal(slot, asked.values.get(slot), model, model.video_slots, why)
-    yield from _missing(asked, model, model.video_slots[: model.videos.first], "video")
-
-
-def audio(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("audio")
-    if value is None or model.audio == "switch":
-        return
-    anyway: tuple[object, ...] = {"always": (True,), "never": (False,)}.get(model.audio, ())
-    if value not in anyway:
-        does = {"always": ": its videos always have sound", "never": ": its videos never have sound"}
-        yield refusal("audio", value, model, anyway, does.get(model.audio, ""))
-
-
-def seed(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("seed")
-    if value is None:
-        return
-    if model.seed is None:
-        yield refusal("seed", value, model, (), "")
-    elif value not in model.seed:
-        yield not_offered("seed", value, model, model.seed.as_json(), f"whole numbers from {model.seed}")
-
-
-def explore_mode(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("exploreMode")
-    if value is not None and value is not False and not model.explore:
-        yield refusal("exploreMode", value, model, (False,), ": it always renders with credits")
-
-
-def character_orientation(asked: Asked, model: Model) -> Iterator[Problem]:
-    value = asked.values.get("characterOrientation")
-    if value is None or value in model.orientations:
-        return
-    if model.orientations:
-        yield not_offered("characterOrientation", value, model, list(model.orientations), either(model.orientations))
-    else:
-        yield refusal("characterOrientation", value, model, (), "")
+    yield from _slots(asked, model, "video", VIDEO_SLOTS, model.videos)
 
 
 def frames(asked: Asked, model: Model) -> Iterator[Problem]:
     """startFrameAssetId and endFrameAssetId where they are no fields of the model, and an end without a start."""
     if not model.keyframes:
         if asked.has(START_FRAME):
-            why = f": its start frame is {IMAGE_SLOTS[0]}"
-            yield refusal(START_FRAME, asked.values.get(START_FRAME), model, (IMAGE_SLOTS[0],), why)
+            yield refusal(START_FRAME, asked, model, f": its start frame is {IMAGE_SLOTS[0]}", IMAGE_SLOTS[:1])
         if asked.has(END_FRAME):
             slots = () if model.end_frame == "refused" else (model.end_frame,)
             why = f": its end frame is {model.end_frame}" if slots else ": it takes no end frame"
-            yield refusal(END_FRAME, asked.values.get(END_FRAME), model, slots, why)
+            yield refusal(END_FRAME, asked, model, why, slots)
     elif asked.has(END_FRAME) and not asked.has(START_FRAME):
         sentence = f"{END_FRAME} needs {START_FRAME}: an end frame alone is refused"
         yield Problem(END_FRAME, "needs_start_frame", sentence, shown(asked.values.get(END_FRAME)), START_FRAME)
@@ -191,16 +135,27 @@ FIELD_RULES: tuple[Rule, ...] = (
 )
 
 
-def not_offered(field: str, value: object, model: Model, allowed: object, words: str) -> Problem:
-    """The model takes the field, but not this value."""
-    sentence = f"{field} {said(value)} is not offered by {model.name}: {words}"
-    return Problem(field, "not_offered", sentence, shown(value), allowed)
+def offered(
+    field: str, asked: Asked, model: Model, values: Span | Sequence[object] | None, why: str = "", more: str = ""
+) -> Iterator[Problem]:
+    """A field of which the model offers `values`. `why` it is refused without any; `more` to say of what is offered."""
+    value = asked.values.get(field)
+    if value is None or (values and value in values):
+        return
+    if not values:
+        yield refusal(field, asked, model, why)
+        return
+    unit = "numbers" if field == "seed" else "seconds"
+    words = f"whole {unit} from {values}" if isinstance(values, Span) else either(values)
+    allowed = values.as_json() if isinstance(values, Span) else list(values)
+    sentence = f"{field} {said(value)} is not offered by {model.name}: {words}{more}"
+    yield Problem(field, "not_offered", sentence, shown(value), allowed)
 
 
-def refusal(field: str, value: object, model: Model, allowed: Sequence[object], why: str) -> Problem:
+def refusal(field: str, asked: Asked, model: Model, why: str, allowed: Sequence[object] = ()) -> Problem:
     """The model does not take the field; `allowed` are the values that change nothing, or the fields to use instead."""
     sentence = f"{field} is not taken by {model.name}{why}"
-    return Problem(field, "not_supported", sentence, shown(value), list(allowed))
+    return Problem(field, "not_supported", sentence, shown(asked.values.get(field)), list(allowed))
 
 
 def too_long(field: str, value: str, allowed: int, who: str) -> Problem:
@@ -209,16 +164,19 @@ def too_long(field: str, value: str, allowed: int, who: str) -> Problem:
     return Problem(field, "max_length", sentence, shown(value), allowed)
 
 
-def _missing(asked: Asked, model: Model, slots: Sequence[str], kind: str) -> Iterator[Problem]:
-    for slot in slots:
+def _slots(asked: Asked, model: Model, kind: str, every: Sequence[str], taken: Span) -> Iterator[Problem]:
+    """References of a kind: in the first of `every` slot, the fewest in the very first."""
+    slots = every[: taken.last]
+    count = f"one {kind}" if taken.last == 1 else f"{taken.last} {kind}s"
+    why = f": it takes {count}, in {_named(slots)}" if slots else f": it takes no {kind}s"
+    for slot in asked.any_of(every[taken.last :]):
+        no_end = ", and no end frame" if slot == IMAGE_SLOTS[1] and model.end_frame == "refused" else ""
+        yield refusal(slot, asked, model, why + no_end, slots)
+    for slot in every[: taken.first]:
         if not asked.has(slot):
             sentence = f"{slot} is required by {model.name}: it does not render without a reference {kind}"
             yield Problem(slot, "required", sentence, None, "asset id")
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"one {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _slots(slots: Sequence[str]) -> str:
+def _named(slots: Sequence[str]) -> str:
     return slots[0] if len(slots) == 1 else f"{slots[0]} to {slots[-1]}" if len(slots) > 2 else " and ".join(slots)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from relay.core.catalogue import Model
 from relay.core.fields import END_FRAME, IMAGE_SLOTS, SHOT_DURATIONS, SHOT_PROMPTS, START_FRAME, VIDEO_SLOTS
-from relay.core.rules import Asked, Rule, not_offered, refusal, too_long
+from relay.core.rules import Asked, Rule, offered, refusal, too_long
 from relay.core.wording import shown
 from relay.errors import Problem
 
@@ -49,11 +49,11 @@ def shots(asked: Asked, model: Model) -> Iterator[Problem]:
     """Multishot: pairs of prompt and duration, numbered from 1 without a gap, with limits for each and for all."""
     if model.shots is None or model.shot_seconds is None:
         for name in asked.shots:
-            yield refusal(name, asked.values.get(name), model, (), ": it takes no multishot")
+            yield refusal(name, asked, model, ": it takes no multishot")
         return
     last = model.shots.last
     for name in asked.any_of((*SHOT_PROMPTS[last:], *SHOT_DURATIONS[last:])):
-        yield refusal(name, asked.values.get(name), model, (), f": it takes shots 1 to {last}")
+        yield refusal(name, asked, model, f": it takes shots 1 to {last}")
     pairs = list(zip(SHOT_PROMPTS[:last], SHOT_DURATIONS[:last], strict=True))
     given = [number for number, pair in enumerate(pairs, 1) if asked.any_of(pair)]
     if given and given != list(range(1, len(given) + 1)):
@@ -78,10 +78,7 @@ def _one_shot(asked: Asked, model: Model, number: int) -> Iterator[Problem]:
         yield Problem(prompt, "required", f"{prompt} is empty: say what the shot shows", text)
     elif text is not None and model.shot_prompt_max is not None and len(text) > model.shot_prompt_max:
         yield too_long(prompt, text, model.shot_prompt_max, f"a shot of {model.name}")
-    value = asked.values.get(seconds)
-    if value is not None and model.shot_seconds is not None and value not in model.shot_seconds:
-        words = f"whole seconds from {model.shot_seconds}"
-        yield not_offered(seconds, value, model, model.shot_seconds.as_json(), words)
+    yield from offered(seconds, asked, model, model.shot_seconds)
 
 
 def _total(asked: Asked, model: Model) -> Iterator[Problem]:
@@ -107,38 +104,31 @@ def edit(asked: Asked, model: Model) -> Iterator[Problem]:
 
 def keyframes_exclude_references(asked: Asked, model: Model) -> Iterator[Problem]:
     """A request is either in keyframe mode or in multi-reference mode."""
-    frames = asked.any_of((START_FRAME, END_FRAME))
     references = asked.any_of((*IMAGE_SLOTS, *VIDEO_SLOTS))
-    if frames and references:
-        sentence = (
-            f"{frames[0]} cannot be combined with {references[0]}: {model.name} takes keyframes or references, not both"
-        )
-        yield Problem(frames[0], "excludes", sentence, shown(asked.values.get(frames[0])), [])
+    for name in asked.any_of((START_FRAME, END_FRAME))[:1] if references else ():
+        yield _excluded(name, asked, f"{references[0]}: {model.name} takes keyframes or references, not both")
 
 
 def end_frame_excludes_references(asked: Asked, model: Model) -> Iterator[Problem]:
     """A start frame may stand beside reference images, an end frame may not."""
     references = asked.any_of(IMAGE_SLOTS)
     if asked.has(END_FRAME) and references:
-        sentence = (
-            f"{END_FRAME} cannot be combined with {references[0]}: {model.name} takes reference images or an end frame"
-        )
-        yield Problem(END_FRAME, "excludes", sentence, shown(asked.values.get(END_FRAME)), [])
+        yield _excluded(END_FRAME, asked, f"{references[0]}: {model.name} takes reference images or an end frame")
 
 
 def workflows_exclude_each_other(asked: Asked, model: Model) -> Iterator[Problem]:
     """A request is one of: frames, multishot (with a start frame at most), the edit of a video."""
-    other: tuple[str, ...] = ()
     workflow = asked.workflow(model)
     if workflow == "edit":
-        other = (*asked.any_of((START_FRAME, END_FRAME)), *asked.shots[:1])
-        why = f"{VIDEO_SLOTS[0]}: a video that is edited takes reference images only"
-    elif workflow == "multishot":
-        other = asked.any_of((END_FRAME,))
-        why = f"{asked.shots[0]}: multishot takes {START_FRAME} at most"
-    for name in other:
-        sentence = f"{name} cannot be combined with {why}"
-        yield Problem(name, "excludes", sentence, shown(asked.values.get(name)), [])
+        for name in (*asked.any_of((START_FRAME, END_FRAME)), *asked.shots[:1]):
+            yield _excluded(name, asked, f"{VIDEO_SLOTS[0]}: a video that is edited takes reference images only")
+    elif workflow == "multishot" and asked.has(END_FRAME):
+        yield _excluded(END_FRAME, asked, f"{asked.shots[0]}: multishot takes {START_FRAME} at most")
+
+
+def _excluded(name: str, asked: Asked, other: str) -> Problem:
+    sentence = f"{name} cannot be combined with {other}"
+    return Problem(name, "excludes", sentence, shown(asked.values.get(name)), [])
 
 
 JOINT_RULES: tuple[Rule, ...] = (combined, prompt_references, shots, edit)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.core.catalogue import FILE_MAX, Catalogue, parse
-from relay.core.catalogue_keys import MODEL_KEYS, RULE_NAMES
+from relay.core.catalogue import FILE_MAX, MODEL_KEYS, Catalogue, parse
+from relay.core.catalogue_keys import RULE_NAMES
 from relay.core.fields import FIELDS
 from relay.core.span import Span
 from relay.core.workflows import NAMED_RULES
@@ -302,8 +302,8 @@ def test_typical_times_are_there_for_every_model() -> None:
 
 
 def test_a_size_follows_the_ratio_where_the_page_says_so() -> None:
-    assert CATALOGUE.models["kling-o3-4k"].size_of("9:16") == (2160, 3840)
-    assert CATALOGUE.models["gen4"].size_of("9:16") is None
+    assert ("9:16", 2160, 3840) in CATALOGUE.models["kling-o3-4k"].sizes
+    assert CATALOGUE.models["gen4"].sizes == ()
 
 
 def test_the_built_in_text_uses_every_key() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.core.catalogue import Catalogue, Model, parse
-from relay.core.catalogue_keys import LIMIT_KEYS, MODEL_KEYS
+from relay.core.catalogue import LIMIT_KEYS, MODEL_KEYS, Catalogue, Model, parse
 from relay.core.fields import FIELDS, todays_name
 from relay.core.span import Span
 from tests.samples.mutants import RAW, TEXT, limit_mutants, mutants, without
