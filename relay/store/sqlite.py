@@ -7,7 +7,7 @@ either: readers are `query_only`, and a lock beside the file keeps a second proc
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
@@ -18,16 +18,16 @@ from urllib.parse import quote
 import aiosqlite
 
 from relay.core.artifacts import Keeping
-from relay.core.ledger import Happening, Loaded, Needs
+from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics
 from relay.store import backup
 from relay.store.driver import sqlite3
+from relay.store.group import Ask, together
 from relay.store.held import Held
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.rows import for_many
-from relay.store.statements import BODIES_OF_JOB, Pending, loaded, queries
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -288,27 +288,19 @@ class WritingFile:
         return written
 
     def _together(self, group: Sequence[Happening[Any]], head: int) -> Written:
-        """Decide one after the other, each seeing what those before it change, and write what came of it at once."""
-        written, pending = Written(head), Pending()
-        for happening in group:
-            needs = happening.needs()
-            before = self.held.find(needs, self.epoch, written.head + 1)
-            if before is None:
-                self._write(pending)
-                before = self._load(needs, written.head)
+        steps = together(group, head, self.epoch, held=self.held, keeping=self._keeping)
+        answer: dict[str, Any] = {}
+        step = next(steps)
+        while True:
+            if isinstance(step, Ask):
+                answer = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in step.queries}
+            else:
+                self._write(step.statements)
             try:
-                changes = happening.decide(before)
-            except Exception as error:
-                if isinstance(error, (sqlite3.Error, MemoryError)):
-                    raise
-                # A refusal, or a defect of ours: nothing of this one is written, and its neighbours go on.
-                written.results.append(error)
-                continue
-            pending.add(changes, before)
-            self.held.apply(changes)
-            written.add(changes)
-        self._write(pending)
-        return written
+                step = steps.send(answer)
+            except StopIteration as end:
+                written: Written = end.value
+                return written
 
     def _apart(self, group: Sequence[Happening[Any]], head: int) -> Written:
         written = Written(head)
@@ -330,16 +322,9 @@ class WritingFile:
             )
         return written
 
-    def _load(self, needs: Needs, head: int) -> Loaded:
-        rows = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries(needs)}
-        before = loaded(rows, epoch=self.epoch, next_seq=head + 1, keeping=self._keeping)
-        if needs.token_hash and before.job is not None:
-            self.held.keep(before, self._sql.execute(BODIES_OF_JOB, {"job_id": before.job.id}))
-        return before
-
-    def _write(self, pending: Pending) -> None:
+    def _write(self, statements: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
         """Many rows by one call where they are many: between calls this thread may wait for the others' Python."""
-        for sql, rows in pending.take():
+        for sql, rows in statements:
             done = 0
             while done < len(rows):
                 n = 1 << min(ROWS_AT_ONCE, len(rows) - done).bit_length() - 1

@@ -61,6 +61,16 @@ class Writes(Happening[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Breaks(Happening[None]):
+    """In its place the engine fails with `error`, as its file may while a group is written."""
+
+    error: BaseException
+
+    def needs(self) -> Needs:
+        raise self.error
+
+
+@dataclass(frozen=True, slots=True)
 class Raises(Happening[None]):
     """A happening whose decision raises `error`."""
 

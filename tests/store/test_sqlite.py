@@ -46,7 +46,7 @@ from tests.core.builders import (
 )
 from tests.core.memory import Memory
 from tests.core.test_ledger import answers, bodies, outcome_for, reports
-from tests.store.serving import Raises, Writes, apply_all, new_hex, opened, pragma, queued
+from tests.store.serving import Breaks, Raises, Writes, apply_all, new_hex, opened, pragma, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -164,7 +164,7 @@ async def test_an_error_of_the_file_fails_the_whole_group_and_the_next_one_works
 ) -> None:
     heads: list[int] = []
     async with opened(tmp_path / "relay.db", lambda head, events: heads.append(head)) as store:
-        group: list[Happening[Any]] = [queued("a"), Raises(error), queued("b")]
+        group: list[Happening[Any]] = [queued("a"), Breaks(error), queued("b")]
         results = await asyncio.gather(*map(store.apply, group), return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable] * 3
         assert (await store.jobs(JobFilter(), None, 9), await store.head(), heads) == ([], 0, [])
