@@ -28,7 +28,19 @@ AT_ONCE: Final = frozenset(
     f"GET /{path}"
     for path in ("healthz", "readyz", "docs", "openapi.json", "static/{path}", ".well-known/webhooks-keys.json")
 )
+# In the order in which a reader wants them; some of an address's first words belong under another.
+TAGS: Final = (
+    "jobs", "events", "tickets", "subscriptions", "deliveries", "artifacts", "drop-in", "callbacks", "upstream",
+    "tokens", "operation", "webhooks",
+)  # fmt: skip
 _TAGS: Final = {"replays": "deliveries", "models": "upstream", "accounts": "upstream", "quarantine": "callbacks"}
+ABOUT: Final = """\
+Submit a job, and be told what becomes of it: by webhook, by event stream, or by asking. Every door takes
+`Authorization: Bearer <token>`; which scopes open it stands with each. Errors are `application/problem+json` with a
+stable `code`, and `problems` that name field and rule; the drop-in door speaks the upstream's own shape. A 429 or a 503
+says when to come back (`Retry-After`). Webhooks follow Standard Webhooks: every type, with an example of each format,
+is under `webhooks` in `/openapi.json`.
+"""
 
 
 class Doorway(Route):
@@ -72,9 +84,11 @@ def document(routes: Iterable[BaseRoute], catalogue: Catalogue, mode: Mode) -> d
             "title": "relay",
             "version": __version__,
             "summary": "Webhook receiver and callback relay for asynchronous video generation",
+            "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in TAGS],
         "paths": paths,
         "webhooks": webhooks(),
         "components": {
@@ -97,7 +111,7 @@ def _operation(name: str, route: Doorway, one: Said) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{method.lower()}_{route.door.__module__.rpartition('.')[2]}_{route.door.__name__}",
         "summary": one.title,
-        "description": inspect.getdoc(route.door) or one.title,
+        "description": _description(route, one),
         "tags": [_tag(path)],
         "parameters": [
             *(
@@ -120,12 +134,18 @@ def _operation(name: str, route: Doorway, one: Said) -> dict[str, Any]:
     return operation
 
 
+def _description(route: Doorway, one: Said) -> str:
+    scopes = " or ".join(f"`{scope}`" for scope in route.scopes)
+    opened = f"Scope {scopes}{', or a ticket' if route.tickets else ''}." if scopes else "Open to all."
+    return f"{inspect.getdoc(route.door) or one.title}\n\n{opened}"
+
+
 def _tag(path: str) -> str:
     if path.startswith(DROPIN_PREFIX):
         return "drop-in"
     parts = path.strip("/").split("/")
-    first = parts[1] if parts[0] == "v1" else parts[0] if parts[0] == "callbacks" else "operation"
-    return _TAGS.get(first, first)
+    first = parts[1] if parts[0] == "v1" else parts[0]
+    return first if first in TAGS else _TAGS.get(first, "operation")
 
 
 def _responses(name: str, route: Doorway, one: Said) -> dict[str, Any]:
