@@ -31,83 +31,48 @@ MAX_HOPS = 8
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+# What is special about an address, in words, and the networks of that kind; the first match counts. RFC 6890, its
+# registry of special addresses, and what clouds answer metadata on.
 _KINDS = {
-    "unspecified": "an unspecified address",
-    "private": "a private address",
-    "shared": "an address shared behind a provider's NAT",
-    "loopback": "a loopback address",
-    "link-local": "a link-local address",
-    "metadata": "a cloud's metadata address",
-    "protocol": "an address reserved for protocols",
-    "documentation": "an address for documentation",
-    "benchmark": "an address for benchmarks",
-    "multicast": "a multicast address",
-    "broadcast": "the broadcast address",
-    "reserved": "a reserved address",
-    "transition": "an IPv6 address that stands for an IPv4 address",
-    "site-local": "a site-local address",
-    "discard": "a discard address",
+    # Alibaba; Azure, a public address that leads to the host; everybody's; Oracle; AWS; Google.
+    "metadata": (
+        "a cloud's metadata address",
+        "100.100.100.200/32 168.63.129.16/32 169.254.169.254/32 192.0.0.192/32 fd00:ec2::254/128 fd20:ce::254/128",
+    ),
+    # Linux takes 0.0.0.0 for this machine.
+    "unspecified": ("an unspecified address", "0.0.0.0/8 ::/128"),
+    "private": ("a private address", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"),
+    "shared": ("an address shared behind a provider's NAT", "100.64.0.0/10"),
+    "loopback": ("a loopback address", "127.0.0.0/8 ::1/128"),
+    "link-local": ("a link-local address", "169.254.0.0/16 fe80::/10"),
+    # The last one: Teredo, ORCHID, benchmarks.
+    "protocol": (
+        "an address reserved for protocols",
+        "192.0.0.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24 2001::/23",
+    ),
+    "documentation": (
+        "an address for documentation",
+        "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20",
+    ),
+    "benchmark": ("an address for benchmarks", "198.18.0.0/15"),
+    "multicast": ("a multicast address", "224.0.0.0/4 ff00::/8"),
+    "broadcast": ("the broadcast address", "255.255.255.255/32"),
+    "reserved": ("a reserved address", "240.0.0.0/4"),
+    # IPv4-compatible, RFC 4291; IPv4-translated, RFC 2765; NAT64 of one's own network, RFC 8215; 6to4.
+    "transition": (
+        "an IPv6 address that stands for an IPv4 address",
+        "::/96 ::ffff:0:0:0/96 64:ff9b:1::/48 2002::/16",
+    ),
+    "site-local": ("a site-local address", "fec0::/10"),
+    "discard": ("a discard address", "100::/64"),
 }
 _BY_NETWORK = frozenset({"private", "shared"})
 _BY_HOST = frozenset({"private", "shared", "loopback", "link-local", "metadata"})
 
-# The first match counts. RFC 6890 and its registry of special addresses, and what clouds answer metadata on.
-_IPV4 = tuple(
-    (IPv4Network(network), kind)
-    for network, kind in (
-        ("100.100.100.200/32", "metadata"),  # Alibaba
-        ("168.63.129.16/32", "metadata"),  # Azure; a public address that leads to the host
-        ("169.254.169.254/32", "metadata"),
-        ("192.0.0.192/32", "metadata"),  # Oracle
-        ("0.0.0.0/8", "unspecified"),  # Linux takes 0.0.0.0 for this machine
-        ("10.0.0.0/8", "private"),
-        ("100.64.0.0/10", "shared"),
-        ("127.0.0.0/8", "loopback"),
-        ("169.254.0.0/16", "link-local"),
-        ("172.16.0.0/12", "private"),
-        ("192.0.0.0/24", "protocol"),
-        ("192.0.2.0/24", "documentation"),
-        ("192.31.196.0/24", "protocol"),
-        ("192.52.193.0/24", "protocol"),
-        ("192.88.99.0/24", "protocol"),
-        ("192.168.0.0/16", "private"),
-        ("192.175.48.0/24", "protocol"),
-        ("198.18.0.0/15", "benchmark"),
-        ("198.51.100.0/24", "documentation"),
-        ("203.0.113.0/24", "documentation"),
-        ("224.0.0.0/4", "multicast"),
-        ("255.255.255.255/32", "broadcast"),
-        ("240.0.0.0/4", "reserved"),
-    )
-)
-_IPV6 = tuple(
-    (IPv6Network(network), kind)
-    for network, kind in (
-        ("fd00:ec2::254/128", "metadata"),  # AWS
-        ("fd20:ce::254/128", "metadata"),  # Google
-        ("::/128", "unspecified"),
-        ("::1/128", "loopback"),
-        ("::/96", "transition"),  # IPv4-compatible, RFC 4291
-        ("::ffff:0:0:0/96", "transition"),  # IPv4-translated, RFC 2765
-        ("64:ff9b:1::/48", "transition"),  # NAT64 of one's own network, RFC 8215
-        ("100::/64", "discard"),
-        ("2001::/23", "protocol"),  # Teredo, ORCHID, benchmarks
-        ("2001:db8::/32", "documentation"),
-        ("2002::/16", "transition"),  # 6to4
-        ("3fff::/20", "documentation"),
-        ("fc00::/7", "private"),
-        ("fe80::/10", "link-local"),
-        ("fec0::/10", "site-local"),
-        ("ff00::/8", "multicast"),
-    )
-)
+_SPECIAL = tuple((ip_network(text), kind) for kind, (_, networks) in _KINDS.items() for text in networks.split())
 _IPV6_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
-
-_PRIVATE: tuple[Network, ...] = tuple(
-    ip_network(text) for text in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Ports of services that do as they are told by whoever reaches them, or that take a line of HTTP for a command. Part of
@@ -165,9 +130,7 @@ class Allow:
         """True when an address of this kind may be called: under this name and port, or for the range that it is in."""
         if kind in _BY_HOST and ((host, port) in self.hosts or (str(address), port) in self.hosts):
             return True
-        return kind in _BY_NETWORK and any(
-            address.version == network.version and address in network for network in self.networks
-        )
+        return kind in _BY_NETWORK and any(address in network for network in self.networks)
 
 
 NOTHING = Allow()
@@ -241,8 +204,8 @@ def check_url(url: str, allow: Allow) -> Target:
     if "#" in url:
         raise _refused("fragment", "url must not have a fragment (#…): it would never be sent")
     rest = url[scheme.end() :]
-    end = min((position for position in (rest.find("/"), rest.find("?")) if position >= 0), default=len(rest))
-    authority, path = rest[:end], rest[end:]
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    path = rest[len(authority) :]
     if "@" in authority:
         raise _refused("userinfo", "url must not hold a user name or password: put a secret into the path instead")
     target = _target(scheme[1].lower(), authority, path if path.startswith("/") else "/" + path)
@@ -346,29 +309,27 @@ def _judge_text(target: Target, allow: Allow) -> None:
 
 
 def _judge_address(address: Address, target: Target, allow: Allow) -> None:
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
+    address = _unmapped(address)
     _judge_own(str(address), target, allow)
     kind = kind_of(address)
     if kind is None or allow.permits(kind, address, target.host, target.port):
         return
     subject = "url has" if _literal(target.host) else f"the name {target.host} resolves to"
-    raise _refused("address", f"{subject} {_KINDS[kind]}{_hint(kind, target)}", target.host)
+    raise _refused("address", f"{subject} {_KINDS[kind][0]}{_hint(kind, target)}", target.host)
 
 
 def kind_of(address: Address) -> str | None:
     """What kind of special address this is (`private`, `loopback`, …), or None for one that everybody may call."""
+    address = _unmapped(address)
+    for network, kind in _SPECIAL:
+        if address in network:
+            return kind
     if isinstance(address, IPv4Address):
-        return next((kind for network, kind in _IPV4 if address in network), None)
-    if address.ipv4_mapped is not None:
-        return kind_of(address.ipv4_mapped)
+        return None
     embedded = IPv4Address(int(address) & 0xFFFF_FFFF)
     if address in _NAT64:
         # Where there is no IPv4, DNS64 makes these for every public IPv4 host.
         return "transition" if kind_of(embedded) else None
-    for network, kind in _IPV6:
-        if address in network:
-            return kind
     if address not in _IPV6_UNICAST:
         return "reserved"
     if int(address) >> 32 & 0xFFFF_FFFF in _ISATAP and kind_of(embedded):
@@ -406,7 +367,7 @@ def _parse_item(item: str) -> Network | tuple[str, int]:
     address = _literal(host)
     kind = kind_of(address) if address is not None else None
     if kind is not None and kind not in _BY_HOST:
-        raise ValueError(f"is {_KINDS[kind]}, which cannot be allowed")
+        raise ValueError(f"is {_KINDS[kind][0]}, which cannot be allowed")
     return str(_unmapped(address)) if address is not None else host, port
 
 
@@ -419,17 +380,11 @@ def _parse_network(item: str) -> Network:
         network = ip_network(item)
     except ValueError as error:
         raise ValueError(f"is not a range: {error}") from None
-    if not any(_is_within(network, private) for private in _PRIVATE):
+    if not any(network[0] in outer and network[-1] in outer for outer, kind in _SPECIAL if kind in _BY_NETWORK):
         if kind_of(network.network_address) in _BY_HOST:
             raise ValueError("is not a private range: loopback and link-local are allowed only as an exact host:port")
         raise ValueError("is not a private range: public addresses need no entry, and others cannot be allowed")
     return network
-
-
-def _is_within(network: Network, outer: Network) -> bool:
-    if isinstance(network, IPv4Network):
-        return isinstance(outer, IPv4Network) and network.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and network.subnet_of(outer)
 
 
 def _refused(rule: str, sentence: str, given: str | int | None = None) -> TargetRefused:
