@@ -15,25 +15,28 @@ import argparse
 import ast
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 ROOT: Final = Path(__file__).parent.parent
 WANTED: Final = 0.9
 LIMIT_MIN_S: Final = 15.0
 # What a module's tests are where it is more than the test file of its name.
 MORE_TESTS: Final = {
-    "relay/core/target.py": ("tests/net/test_transport.py",),
-    "relay/net/transport.py": ("tests/net/test_hostile.py", "tests/net/test_webhook.py"),
+    "relay/net/transport.py": ("tests/net/test_webhook.py",),
+    "relay/web/trace.py": ("tests/web/test_metrics.py",),
+    "relay/observe.py": ("tests/web/test_metrics.py", "tests/net/test_silence.py"),
 }
 PLUGINS: Final = ("anyio", "pytest_timeout", "_hypothesis_pytestplugin")
 _OTHER: Final[dict[type, type]] = {
@@ -42,6 +45,11 @@ _OTHER: Final[dict[type, type]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
+
+
+Verdict = Literal["survives", "caught", "not a module"]
+# pytest's exit codes: all passed, and nothing could be collected, for the module does not even import.
+_VERDICTS: Final[dict[int, Verdict]] = {0: "survives", 2: "not a module", 4: "not a module"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,9 @@ def _without(held: list[Any], place: int, what: str, beside: list[Any] | None = 
     return Change(getattr(held[place], "lineno", 0), what, make, undo)
 
 
-def _changes(node: ast.AST) -> Iterator[Change]:
-    """The changes of a node, and of all that is under it and worth one."""
-    yield from _of(node)
+def _changes(node: ast.AST, *, in_table: bool = False) -> Iterator[Change]:
+    """The changes of a node, and of all that is under it and worth one; rows of a table go as a whole."""
+    yield from _of(node, in_table=in_table)
     skipped = {"annotation", "returns", "decorator_list"}
     is_type = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
     if is_type or isinstance(node, (ast.Raise, ast.JoinedStr, ast.Assert)):
@@ -113,7 +121,7 @@ def _changes(node: ast.AST) -> Iterator[Change]:
         children = value if isinstance(value, list) else [value]
         for child in children:
             if isinstance(child, ast.AST) and not _is_docstring(child):
-                yield from _changes(child)
+                yield from _changes(child, in_table=isinstance(node, (ast.Tuple, ast.List, ast.Set)))
         if name in ("body", "orelse", "finalbody") and isinstance(value, list):
             yield from _left_out(value)
 
@@ -130,7 +138,7 @@ def _left_out(body: list[ast.stmt]) -> Iterator[Change]:
             yield _put(body, place, ast.Pass(), statement.lineno, f"without: {first}")
 
 
-def _of(node: ast.AST) -> Iterator[Change]:
+def _of(node: ast.AST, *, in_table: bool) -> Iterator[Change]:
     match node:
         case ast.Compare(ops=ops):
             for place, operator in enumerate(ops):
@@ -146,7 +154,7 @@ def _of(node: ast.AST) -> Iterator[Change]:
         case ast.Return(value=value) if value is not None and ast.unparse(value) != "None":
             yield _set(node, "value", ast.Constant(None), f"returns None, not {ast.unparse(value)}")
         case ast.Tuple(elts=elts, ctx=ast.Load()) | ast.List(elts=elts, ctx=ast.Load()) | ast.Set(elts=elts):
-            if len(elts) > 1:
+            if len(elts) > 1 and not in_table:
                 yield from (_without(elts, place, f"no {ast.unparse(one)}") for place, one in enumerate(elts))
         case ast.Dict(keys=keys, values=values) if len(keys) > 1:
             for place, key in enumerate(keys):
@@ -172,6 +180,10 @@ def _another(value: object) -> object:
     if isinstance(value, bytes):
         return value + b"x"
     if isinstance(value, str):
+        block = re.fullmatch(r"([0-9a-f.:]+)/([0-9]{1,3})", value)
+        if block is not None:  # a wider one where there is no narrower one
+            bits = int(block[2])
+            return f"{block[1]}/{bits - 1 if bits in (32, 128) else bits + 1}"
         return None if value.count(" ") > 1 else value + "x"
     return None
 
@@ -183,8 +195,8 @@ def tests_of(module: str) -> list[str]:
     return [str(own), *MORE_TESTS.get(module, ())] if (ROOT / own).exists() else [*MORE_TESTS.get(module, ())]
 
 
-async def fails(tree: Path, tests: list[str], limit_s: float) -> bool:
-    """Whether these tests fail in that tree, or do not end."""
+async def judge(tree: Path, tests: list[str], limit_s: float) -> Verdict:
+    """What these tests say in that tree: tests that do not end have caught it, too."""
     own = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
     plugins = [word for name in PLUGINS for word in ("-p", name)]
     options = ["-x", "-q", "--no-header", "--hypothesis-seed=1", "-p", "no:cacheprovider"]
@@ -198,9 +210,9 @@ async def fails(tree: Path, tests: list[str], limit_s: float) -> bool:
     )
     try:
         async with asyncio.timeout(limit_s):
-            return await process.wait() != 0
+            return _VERDICTS.get(await process.wait(), "caught")
     except TimeoutError:
-        return True
+        return "caught"
     finally:
         with suppress(ProcessLookupError):  # whatever the tests have left running ends with them
             os.killpg(process.pid, signal.SIGKILL)
@@ -217,30 +229,35 @@ def copied(folder: Path) -> Path:
 
 
 async def judged(module: str, sample: int | None, seed: int, trees: list[Path]) -> tuple[int, int]:
-    """Print what survives of a module; how many were tried, and how many caught."""
+    """Print what survives of a module; how many of those that import were tried, and how many caught."""
     source, tests = (trees[0] / module).read_text("utf-8"), tests_of(module)
     began_s = time.monotonic()
-    if not tests or await fails(trees[0], tests, 600):
+    if not tests or await judge(trees[0], tests, 600) != "survives":
         raise SystemExit(f"{module}: its tests must be there and pass first: {' '.join(tests)}")
     limit_s = max(LIMIT_MIN_S, 4 * (time.monotonic() - began_s))
     every = mutants(source)
-    tried = every if sample is None or sample >= len(every) else Random(seed).sample(every, sample)  # noqa: S311
-    left, survivors = sorted(tried, key=lambda one: -one.line), []
+    left = every if sample is None or sample >= len(every) else Random(seed).sample(every, sample)  # noqa: S311
+    left, found = sorted(left, key=lambda one: -one.line), Counter[Verdict]()
 
     async def work(tree: Path) -> None:
         while left:
             one = left.pop()
             (tree / module).write_text(one.source, "utf-8")
-            if not await fails(tree, tests, limit_s):
-                survivors.append(one)
+            verdict = await judge(tree, tests, limit_s)
+            found[verdict] += 1
+            if verdict == "survives":
                 print(f"{module}:{one.line}: survives: {one.what}", flush=True)
         (tree / module).write_text(source, "utf-8")
 
     await asyncio.gather(*map(work, trees))
-    caught = len(tried) - len(survivors)
-    share = f"{caught / len(tried):.1%}" if tried else "-"
-    print(f"{module}: {caught} of {len(tried)} caught ({share}; there are {len(every)}), by {' '.join(tests)}")
-    return len(tried), caught
+    tried, caught = found["caught"] + found["survives"], found["caught"]
+    share = f"{caught / tried:.1%}" if tried else "-"
+    print(
+        f"{module}: {caught} of {tried} caught ({share}; {found['not a module']} more do not even import; "
+        f"there are {len(every)}), by {' '.join(tests)}",
+        flush=True,
+    )
+    return tried, caught
 
 
 async def main() -> int:
