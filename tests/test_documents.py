@@ -1,22 +1,35 @@
-"""The documents say what is so: settings, the code map, and every command of the README as a reader would copy it."""
+"""The documents say what is so: doors, error codes, settings, commands, modules, and the README as it is copied."""
 
 import ast
+import importlib
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import httpx2
 import pytest
 
-from relay import settings
+import relay
+from relay import errors, settings
+from relay.cli.main import COMMANDS
+from relay.cli.main import relay as program
+from relay.errors import RelayError
 from relay.sandbox.scenarios import SCENARIOS
+from relay.web.app import routes
+from relay.web.openapi import UNSAID, Doorway, document
+from relay.web.shapes import UNANSWERED
+from relay.web.table import TABLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+OPERATING = (ROOT / "deploy" / "README.md").read_text("utf-8")
+OPENAPI = document(routes(), settings.load_catalogue(None), "strict")
 ARCHITECTURE = ROOT / "relay" / "ARCHITECTURE.md"
 
 
@@ -42,6 +55,84 @@ def test_the_code_map_is_that_of_the_code() -> None:
 
     assert shown is not None
     assert shown[1] == code_map(), "run `python -m tests.test_documents` to write it anew"
+
+
+def test_every_door_is_in_the_openapi_document_and_no_other() -> None:
+    doors = {name for route in routes() if isinstance(route, Doorway) for name in route.names}
+    said = {f"{method.upper()} {path}" for path, methods in OPENAPI["paths"].items() for method in methods}
+
+    missing = {name for name in doors - said if name.partition(" ")[2] not in UNSAID}
+    assert missing == set(), "write what they take and answer into relay/web/table.py"
+    assert said <= doors
+    assert TABLE.keys() == said, "relay/web/table.py has lines of which there is no door"
+
+
+def kinds_of_errors() -> Iterator[type[RelayError]]:
+    """Every class of the tree, wherever it lives."""
+    for module in pkgutil.walk_packages(relay.__path__, "relay."):
+        importlib.import_module(module.name)
+    waiting = [RelayError]
+    while waiting:
+        yield (kind := waiting.pop())
+        waiting += kind.__subclasses__()
+
+
+def test_every_error_code_is_in_the_openapi_document_and_no_other() -> None:
+    answered = {kind.code: kind.status for kind in kinds_of_errors() if not issubclass(kind, UNANSWERED)}
+    said: dict[str, int] = {}
+    for name, response in OPENAPI["components"]["responses"].items():
+        if name.startswith("Problem"):
+            schema = response["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]
+            said |= dict.fromkeys(schema["code"]["enum"], schema["status"]["const"])
+
+    assert said == answered | {"method_not_allowed": 405}
+    assert set(OPENAPI["components"]["schemas"]["ProblemDetails"]["properties"]["code"]["enum"]) == said.keys()
+
+
+def test_every_answer_of_an_error_belongs_to_a_door() -> None:
+    text = json.dumps(OPENAPI["paths"])
+    unused = [name for name in OPENAPI["components"]["responses"] if f'/responses/{name}"' not in text]
+
+    # Any address answers so to a method that it does not take.
+    assert [name for name in unused if not name.endswith("405")] == []
+
+
+def test_the_tree_of_errors_shows_each_of_them() -> None:
+    shown = set(re.findall(r"\w+", (errors.__doc__ or "").partition("RelayError")[2])) | {"RelayError"}
+
+    assert {kind.__name__ for kind in kinds_of_errors() if kind.__module__ == "relay.errors"} <= shown
+
+
+def commands() -> Iterator[str]:
+    """Every command as it is typed, those of groups with the group's name before them."""
+    context = click.Context(program)
+    for name in COMMANDS:
+        command = program.get_command(context, name)
+        yield name
+        if isinstance(command, click.Group):
+            yield from (f"{name} {inner}" for inner in command.commands)
+
+
+def typed(text: str) -> set[str]:
+    """Every command that a document names: `relay token create|list|revoke` are three."""
+    found = set()
+    for name, rest in re.findall(r"(?:`|bin/|^)relay ([a-z]+)(?: ((?:[a-z]+\|)+[a-z]+|[a-z]+))?", text, re.MULTILINE):
+        found |= {name, *(f"{name} {inner}" for inner in rest.split("|") if rest)}
+    return found
+
+
+def test_every_command_is_in_the_readmes_and_no_other() -> None:
+    known, said = set(commands()), typed(README) | typed(OPERATING)
+    groups = {name.partition(" ")[0] for name in known if " " in name}
+
+    assert known - said == set()
+    assert {name for name in said - known if " " not in name or name.partition(" ")[0] in groups} == set()
+
+
+def test_what_is_said_of_running_it_names_no_setting_that_does_not_exist() -> None:
+    known = {*settings.names(), "DATABASE_URL", "RELAY_URL", "RELAY_TOKEN"}
+
+    assert set(re.findall(r"\b(?:RELAY|DATABASE)_[A-Z_]+[A-Z]\b", OPERATING)) <= known
 
 
 def test_every_setting_is_in_the_readme_and_no_other() -> None:

@@ -190,7 +190,11 @@ def _failures() -> Iterable[tuple[str, dict[str, Any]]]:
         if found:
             content = {"application/problem+json": {"schema": problem}}
             yield f"Problem{status}", {"description": about, "content": content, **headers}
-        yield f"Dropin{status}", {"description": about, "content": {JSON: {"schema": ref("DropinError")}}, **headers}
+        if status != 410:  # of files alone
+            yield (
+                f"Dropin{status}",
+                {"description": about, "content": {JSON: {"schema": ref("DropinError")}}, **headers},
+            )
 
 
 def _plain(schema: Any) -> Any:
