@@ -1,6 +1,6 @@
 """The relay's own artifact addresses: capabilities, made anew at every read and checked when they come back."""
 
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from relay.clock import Clock
 from relay.errors import Gone, NotFound
@@ -25,8 +25,7 @@ class Addresses:
         """A fresh address of one file."""
         expires_s = int(self._clock.now_ms() / 1000 + self._ttl_s)
         signature = self._vault.sign(_message(artifact_id, name, str(expires_s)), _PURPOSE)
-        query = urlencode({"exp": expires_s, "sig": signature})
-        return f"{self.base_url}/v1/artifacts/{quote(artifact_id)}/{quote(name)}?{query}"
+        return f"{self.base_url}/v1/artifacts/{quote(artifact_id)}/{quote(name)}?exp={expires_s}&sig={signature}"
 
     def check(self, artifact_id: str, name: str, expires_s: str, signature: str) -> None:
         """Raises `NotFound` for an address that was never made, `Gone` for one that has expired."""

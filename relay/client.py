@@ -312,7 +312,9 @@ class RelayClient:
             size = PAGE if limit is None else min(PAGE, limit - len(found))
             page = await self._call("GET", path, params={"limit": str(size), **filters, **query})
             found += page["data"]
-            if page["next"] is None or len(page["data"]) < size or len(found) == limit:
+            # The log of events has no end; a list may have little on a page, or nothing, and more behind it.
+            over = len(page["data"]) < size if cursor == "last_event_id" else page["next"] is None
+            if over or len(found) == limit:
                 return found
             query = {cursor: page["next"]}
 

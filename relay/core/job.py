@@ -53,6 +53,7 @@ EVENT_VIEW_MAX_BYTES: Final = 16 * 1024
 ADDRESS_BYTES: Final = 256
 ERROR_CHARS: Final = 500
 FEW_ARTIFACTS: Final = 5
+FEW_FILES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +166,17 @@ def error(code: ErrorCode, message: str, *, reason: str | None = None, retryable
     return {"code": code, "message": message, "reason": reason, "retryable": retryable}
 
 
-@lru_cache(4_096)
 def iso(at_ms: int | None) -> str | None:
     """ISO 8601, UTC, milliseconds, `Z`."""
     if at_ms is None:
         return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    minute, ms = divmod(at_ms, 60_000)
+    return f"{_minute(minute)}{ms // 1000:02}.{ms % 1000:03}Z"
+
+
+@lru_cache(8_192)
+def _minute(number: int) -> str:
+    return datetime.fromtimestamp(number * 60, UTC).isoformat()[:17]
 
 
 def artifact_id(job_id: str, index: int) -> str:
@@ -221,7 +227,8 @@ def event_view(job: Job, address: Address, outlook: Outlook = NO_OUTLOOK) -> dic
     It has at most `EVENT_VIEW_MAX_BYTES`: of a job with more to tell, the full view alone has the least needed.
     """
     view = _whole_view(job, address, outlook)
-    if not (job.artifacts or job.problems or job.error):
+    files = sum(1 + len(artifact["previews"]) for artifact in job.artifacts)
+    if files <= FEW_FILES and not (job.problems or job.error or any("notKept" in one for one in view["artifacts"])):
         return view  # all the rest has bounds of its own, far below
     for smaller in _SMALLER:
         if _size_bytes(view) <= EVENT_VIEW_MAX_BYTES:

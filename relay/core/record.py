@@ -1,10 +1,11 @@
-"""A changed copy of a frozen record, for where `dataclasses.replace` would cost too much.
+"""Frozen records made and changed without their `__init__`, for where that would cost too much.
 
-Every callback changes a job and an attempt of some thirty fields each; `replace` runs their `__init__` in Python.
+Every callback changes a job and an attempt of some thirty fields each, and every list reads hundreds of them;
+`__init__`, which `dataclasses.replace` calls as well, runs in Python.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter, call
@@ -13,12 +14,19 @@ from typing import Any, Final, TypeVar
 R = TypeVar("R")
 
 
+def made(record_type: type[R], values: Iterable[Any]) -> R:
+    """A slotted dataclass (without `__post_init__`) of the values of all its fields, in their order."""
+    setters, _ = _KNOWN.get(record_type) or _learn(record_type)
+    record = object.__new__(record_type)
+    deque(map(call, setters, repeat(record), values), maxlen=0)
+    return record
+
+
 def changed(record: R, **values: Any) -> R:
     """A copy of a slotted dataclass (without `__post_init__`) with other `values` for these fields."""
     record_type: type[Any] = type(record)
-    setters, read = _KNOWN.get(record_type) or _learn(record_type)
-    copy: R = object.__new__(record_type)
-    deque(map(call, setters, repeat(copy), read(record)), maxlen=0)
+    read = (_KNOWN.get(record_type) or _learn(record_type))[1]
+    copy: R = made(record_type, read(record))
     for name, value in values.items():
         object.__setattr__(copy, name, value)
     return copy

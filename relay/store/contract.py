@@ -23,6 +23,8 @@ from relay.core.stats import Tally
 R = TypeVar("R")
 
 PAGE_MAX: Final = 200
+# How many jobs are looked at for one page. Those that one of the filters chooses may be many, and the others' rare.
+LOOKED_AT_MAX: Final = 2_000
 EVENTS_PAGE: Final = 500
 
 
@@ -38,6 +40,16 @@ class JobFilter:
     token_id: tuple[str, ...] = ()
     since_ms: int | None = None
     until_ms: int | None = None
+    # All of these are in the prompt; each is a word, whatever it looks like.
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs of a list, without `request` and `task`; `next_seq` is what the next page begins before, None at the end."""
+
+    jobs: list[Job]
+    next_seq: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +146,12 @@ class Store(Protocol):
         """Jobs before `before_seq`, newest first by insertion number."""
         ...
 
-    async def queue_position(self, job: Job) -> int | None:
-        """1 for the job that is next; None for one that does not wait."""
+    async def job_page(self, wanted: JobFilter, before_seq: int | None, limit: int) -> JobPage:
+        """The same for lists: at most so many, and fewer where many others would have to be looked at to find more."""
+        ...
+
+    async def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
+        """By their ids, of those that wait: 1 for the job that is next."""
         ...
 
     async def waiting(self, accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:

@@ -12,10 +12,10 @@ from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Token, UsedKey
 from relay.core.stats import Tally
-from relay.store.contract import Due, EventFilter, JobFilter, Totals
+from relay.store.contract import LOOKED_AT_MAX, Due, EventFilter, JobFilter, JobPage, Totals
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY
-from relay.store.where import SHOWN_STATE, Where, listed, selected, selected_as_shown
+from relay.store.where import SHOWN_STATE, Where, chosen_jobs, listed, selected, selected_as_shown
 
 T = TypeVar("T")
 Fetch = Callable[[str, dict[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -24,6 +24,13 @@ ACCOUNTS_MAX: Final = 1_000
 SUBSCRIPTIONS_MAX: Final = 1_000
 TOKENS_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 1_000
+# Of the jobs near a time, to find the first and the last of them.
+NEIGHBOURS: Final = 1_000
+
+_ALL: Final = 2**62
+_ANY: Final = str(Where("TRUE"))
+# What may be long is not read for a list, which does not show it.
+_LISTED: Final = columns(Job).replace(" request, task,", " '{}' AS request, NULL AS task,")
 
 _WAITING: Final = "id AS job_id, pinned, token_id, model, mode"
 _OCCUPYING: Final = "state IN ('sending', 'created', 'unknown')"
@@ -80,29 +87,62 @@ class Reads:
         return await self._one(Job, where, {"id": any_id})
 
     async def jobs(self, wanted: JobFilter, before_seq: int | None, limit: int) -> list[Job]:
-        where = Where("seq < :before", before=before_seq if before_seq is not None else 2**62)
-        for name in ("state", "model", "reply_ref", "account", "origin", "token_id"):
-            where.any_of(name, getattr(wanted, name))
-        if wanted.since_ms is not None:
-            where.also("created_at_ms >= :since_ms", since_ms=wanted.since_ms)
-        if wanted.until_ms is not None:
-            where.also("created_at_ms < :until_ms", until_ms=wanted.until_ms)
-        return await self._list(Job, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values | {"limit": limit})
+        rows, _ = await self._jobs(columns(Job), wanted, before_seq, limit, _ALL)
+        return [from_row(Job, row) for row in rows]
 
-    async def queue_position(self, job: Job) -> int | None:
-        if job.state != "queued":
-            return None
+    async def job_page(self, wanted: JobFilter, before_seq: int | None, limit: int) -> JobPage:
+        rows, looked_at = await self._jobs(_LISTED, wanted, before_seq, limit + 1, LOOKED_AT_MAX)
+        found = [from_row(Job, row) for row in rows[:limit]]
+        if len(rows) > limit:
+            return JobPage(found, found[-1].seq)
+        # Fewer than were asked for: is this the end, or only as far as was looked?
+        [row] = await self._fetch(f"SELECT count(*) AS jobs, min(seq) AS seq FROM ({looked_at[0]})", looked_at[1])
+        return JobPage(found, row["seq"] if row["jobs"] >= LOOKED_AT_MAX else None)
+
+    async def _jobs(
+        self, names: str, wanted: JobFilter, before_seq: int | None, limit: int, looked_at: int
+    ) -> tuple[Sequence[Mapping[str, Any]], tuple[str, dict[str, Any]]]:
+        """Rows with these columns, newest first; and the question for the numbers of all that were looked at."""
+        chosen, where = chosen_jobs(wanted)
+        behind, before = await self._seqs_between(wanted)
+        values = where.values | {"before": before if before_seq is None else min(before, before_seq), "behind": behind}
+        values |= {"looked_at": looked_at if str(where) != _ANY else min(looked_at, limit), "limit": limit}
+        # By the order of the loops, and not sorted: the left side comes newest first.
+        sql = f"SELECT {names} FROM ({chosen}) AS chosen CROSS JOIN jobs USING (seq) WHERE {where} LIMIT :limit"
+        return await self._fetch(sql, values), (chosen, values)
+
+    async def _seqs_between(self, wanted: JobFilter) -> tuple[int, int]:
+        """Numbers before and behind all jobs of that time, so that a list does not go through all others.
+
+        Jobs are numbered in order of time, but where a clock was set back: the first and the last of a time are looked
+        for among so many that neither can hide.
+        """
+        part = "SELECT seq FROM jobs WHERE created_at_ms"
+        first = f"SELECT min(seq) FROM ({part} >= :since_ms ORDER BY created_at_ms LIMIT :limit)"
+        last = f"SELECT max(seq) FROM ({part} < :until_ms ORDER BY created_at_ms DESC LIMIT :limit)"
+        since_ms, until_ms = wanted.since_ms, wanted.until_ms
+        if since_ms is None and until_ms is None:
+            return 0, _ALL
+        values = {"since_ms": since_ms or 0, "until_ms": _ALL if until_ms is None else until_ms, "limit": NEIGHBOURS}
+        [row] = await self._fetch(f"SELECT ({first}) AS first, ({last}) AS last", values)
+        return (row["first"] or _ALL) - 1, (row["last"] or 0) + 1
+
+    async def queue_positions(self, jobs: Sequence[Job]) -> dict[str, int]:
+        ids = {job.seq: job.id for job in jobs if job.state == "queued"}
+        if not ids:
+            return {}
+        queued = "FROM jobs WHERE state = 'queued'"
+        of_token = f"SELECT token_id, count(*) AS waiting {queued} GROUP BY token_id"
+        waiting = {row["token_id"]: row["waiting"] for row in await self._fetch(of_token, {})}
+        place = "row_number() OVER (PARTITION BY token_id ORDER BY priority DESC, seq) AS place"
+        wanted = ", ".join(map(str, ids))
+        sql = f"SELECT * FROM (SELECT seq, token_id, {place} {queued}) AS queue WHERE seq IN ({wanted})"
         # In each turn every token with a job left has one: this token's place, and no more than that of each other.
-        sql = (
-            "SELECT token_id, count(*) AS waiting, count(CASE WHEN token_id = :token_id AND "
-            "(priority > :priority OR (priority = :priority AND seq < :seq)) THEN 1 END) AS ahead "
-            "FROM jobs WHERE state = 'queued' GROUP BY token_id"
-        )
-        values = {"token_id": job.token_id, "priority": job.priority, "seq": job.seq}
-        rows = await self._fetch(sql, values)
-        place = next((row["ahead"] for row in rows if row["token_id"] == job.token_id), 0) + 1
-        others = sum(min(row["waiting"], place) for row in rows if row["token_id"] != job.token_id)
-        return int(place + others)
+        return {
+            ids[row["seq"]]: row["place"]
+            + sum(min(many, row["place"]) for token_id, many in waiting.items() if token_id != row["token_id"])
+            for row in await self._fetch(sql, {})
+        }
 
     async def waiting(self, accounts: Sequence[str], explorable: Sequence[str], limit: int) -> list[Waiting]:
         if not accounts:

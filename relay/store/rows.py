@@ -17,6 +17,7 @@ from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Record, Token, UsedKey
+from relay.core.record import made
 
 T = TypeVar("T")
 
@@ -79,15 +80,16 @@ def from_row(record_type: type[T], row: Mapping[str, Any]) -> T:
     """A record from a row that has its columns and no others."""
     layout = _LAYOUTS[record_type]
     # By place: to look each column up by its name costs more than all the rest.
-    values: dict[str, Any] = dict(zip(layout.names, tuple(row), strict=True))
-    for name in (layout.names[n] for n in layout.json):
-        if values[name] is not None:
-            values[name] = from_json(values[name])
-    for name in (layout.names[n] for n in layout.packed):
-        values[name] = zlib.decompressobj().decompress(values[name], UNPACKED_MAX_BYTES)
-    for name in layout.flags:
-        values[name] = bool(values[name])
-    return record_type(**values)
+    values: list[Any] = list(row)
+    for n in layout.json:
+        if (text := values[n]) is not None:
+            # Most of them are empty.
+            values[n] = [] if text == "[]" else from_json(text)
+    for n in layout.packed:
+        values[n] = zlib.decompressobj().decompress(values[n], UNPACKED_MAX_BYTES)
+    for n in layout.flags:
+        values[n] = bool(values[n])
+    return made(record_type, values)
 
 
 def key_of(record: Record) -> tuple[type[Any], tuple[Any, ...]]:
@@ -160,7 +162,7 @@ class _Layout:
     names: tuple[str, ...]
     json: tuple[int, ...]
     packed: tuple[int, ...]
-    flags: tuple[str, ...]
+    flags: tuple[int, ...]
     values: Callable[[Any], tuple[Any, ...]]
     key: Callable[[Any], tuple[Any, ...]]
 
@@ -172,7 +174,7 @@ def _layout(record_type: type[Any]) -> _Layout:
         names,
         tuple(n for n, field in enumerate(found) if field.metadata.get("json")),
         tuple(n for n, field in enumerate(found) if field.metadata.get("packed")),
-        tuple(field.name for field in found if field.type is bool),
+        tuple(n for n, field in enumerate(found) if field.type is bool),
         attrgetter(*names),
         attrgetter(*key) if len(key) > 1 else lambda record: (getattr(record, key[0]),),
     )

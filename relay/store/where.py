@@ -5,11 +5,16 @@ from dataclasses import replace
 from typing import Any, Final
 
 from relay.core.delivery import Selection
+from relay.store.contract import JobFilter
 
 SHOWN_STATE: Final = (
     "CASE WHEN state IN ('waiting', 'due') AND subscription_id IN "
     "(SELECT id FROM subscriptions WHERE state <> 'active') THEN 'held' ELSE state END"
 )
+
+
+# The narrowest one first, as far as that can be told without counting: it is what the list is read along.
+_BY: Final = ("reply_ref", "account", "model", "token_id", "origin", "state")
 
 
 class Where:
@@ -68,3 +73,40 @@ def selected_as_shown(wanted: Selection) -> Where:
     """The same by the states that the doors show, of which `held` is none of the stored ones."""
     where = selected(replace(wanted, state=()))
     return where.any_of(SHOWN_STATE, wanted.state, name="state")
+
+
+def chosen_jobs(wanted: JobFilter) -> tuple[str, Where]:
+    """SQL for the `seq` of the jobs that one of the filters chooses, newest first and lazily, and the other conditions.
+
+    It takes `:before`, `:behind` and `:looked_at`. Several values of the filter are merged, each read along the index:
+    with IN, SQLite would read the whole table, or sort all that it finds.
+    """
+    if wanted.words:
+        # Never by rank: that would look at all of them.
+        first = "jobs_text MATCH :words AND rowid < :before AND rowid > :behind ORDER BY rowid DESC"
+        chosen = f"SELECT rowid AS seq FROM jobs_text WHERE {first} LIMIT :looked_at"
+        return chosen, _rest(wanted, "", words=" ".join(map(_quoted, wanted.words)))
+    # What has succeeded is most of all; what has not is little.
+    rare = wanted.state and "succeeded" not in wanted.state
+    by = "state" if rare and not wanted.reply_ref else next((name for name in _BY if getattr(wanted, name)), "")
+    part = "SELECT seq FROM jobs WHERE {} AND seq < :before AND seq > :behind"
+    values = {f"by_{n}": value for n, value in enumerate(getattr(wanted, by))} if by else {}
+    parts = [part.format(f"{by} = :{name}") for name in values] or [part.format("TRUE")]
+    return f"{' UNION ALL '.join(parts)} ORDER BY seq DESC LIMIT :looked_at", _rest(wanted, by, **values)
+
+
+def _rest(wanted: JobFilter, by: str, **values: str) -> Where:
+    where = Where("TRUE", **values)
+    for name in _BY:
+        if name != by:
+            where.any_of(name, getattr(wanted, name))
+    if wanted.since_ms is not None:
+        where.also("created_at_ms >= :since_ms", since_ms=wanted.since_ms)
+    if wanted.until_ms is not None:
+        where.also("created_at_ms < :until_ms", until_ms=wanted.until_ms)
+    return where
+
+
+def _quoted(word: str) -> str:
+    """A word as a string of the search language, in which nothing else means anything."""
+    return '"' + word.replace("\0", " ").replace('"', '""') + '"'

@@ -21,8 +21,9 @@ async def forecast(state: Any, jobs: Iterable[Job]) -> dict[str, Outlook]:
     queued = [job for job in jobs if job.state == "queued"]
     if queued:
         by_id = await _outlooks(state, await state.store.queue(LOOKED_AT))
+        places = await state.store.queue_positions([job for job in queued if job.id not in by_id])
         for job in queued:
-            found[job.id] = by_id.get(job.id) or Outlook(queue_position=await state.store.queue_position(job))
+            found[job.id] = by_id.get(job.id) or Outlook(queue_position=places.get(job.id))
     return found
 
 

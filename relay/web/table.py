@@ -2,15 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
 from relay.core.artifacts import FILE_STATES
 from relay.core.event import TYPES
 from relay.core.job import STATES as JOB_STATES
+from relay.core.job import Origin
 from relay.store.contract import EVENTS_PAGE, PAGE_MAX
-from relay.web import deliveries, dropin, files, operation, session, steering, stream, subscriptions, tickets, tokens
+from relay.web import (
+    deliveries,
+    dropin,
+    files,
+    jobs,
+    operation,
+    session,
+    steering,
+    stream,
+    subscriptions,
+    tickets,
+    tokens,
+)
 from relay.web.accept import KEY_FORM, KEY_HEADER
 from relay.web.problem import DROPIN_PREFIX
 from relay.web.shapes import ANY, EVENT_ID, TEXT, TIME, Schema, each, page, ref, several, span, word
@@ -104,8 +117,13 @@ TABLE: Final[dict[str, Said]] = {
         page(ref("JobInEvents")),
         q("state", word(*JOB_STATES), many=True),
         q("model", many=True),
-        q("replyRef", many=True),
+        *(q(name, many=True) for name in ("replyRef", "account")),
+        q("origin", word(*get_args(Origin)), many=True),
+        q("since", AGO),
+        q("until", AGO),
+        q("q", TEXT | {"minLength": 1, "maxLength": jobs.WORDS_MAX_CHARS}),
         *PAGE,
+        also={NDJSON: ref("JobInEvents")},
     ),
     "GET /v1/jobs/{id}": said("Read a job", either("Job", "PublicJob")),
     "DELETE /v1/jobs/{id}": said("Erase a job", {204: None}, fails=(409,)),

@@ -66,7 +66,7 @@ async def test_the_queue_is_ordered_by_priority_then_age_and_knows_every_place(t
         assert [one.job_id for one in await store.waiting([EMAIL], [], 9)] == ["urgent"]
         assert [one.job_id for one in await store.queue(3)] == ["urgent", "old", "pinned"]
         assert [one.job_id for one in await store.stranded([EMAIL], 9)] == ["elsewhere"]
-        places = {job.id: await store.queue_position(job) for job in await store.jobs(JobFilter(), None, 9)}
+        places = await store.queue_positions(await store.jobs(JobFilter(), None, 9))
         assert places == {"urgent": 1, "old": 2, "pinned": 3, "elsewhere": 4, "later": 5}
         assert await store.count_by_state() == {"queued": 5}
 
@@ -83,7 +83,7 @@ async def test_tokens_take_turns_in_the_queue(tmp_path: Path) -> None:
         assert order == ["a0", "b-first", "c-other", "a1", "b0", "c0", "a2"]
         jobs = {job.id: job for job in await store.jobs(JobFilter(), None, 9)}
         # How the turns stand is not counted: at most one turn earlier or later.
-        assert {name: await store.queue_position(jobs[name]) for name in ("a0", "a1", "a2", "b0")} == {
+        assert await store.queue_positions([jobs[name] for name in ("a0", "a1", "a2", "b0")]) == {
             "a0": 3, "a1": 6, "a2": 7, "b0": 6,
         }  # fmt: skip
 

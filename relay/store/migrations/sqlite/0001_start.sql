@@ -51,7 +51,10 @@ CREATE INDEX jobs_done ON jobs (model, mode, finished_at_ms) WHERE state = 'succ
 CREATE INDEX jobs_by_state ON jobs (state, seq);
 CREATE INDEX jobs_by_model ON jobs (model, seq);
 CREATE INDEX jobs_by_reply_ref ON jobs (reply_ref, seq) WHERE reply_ref IS NOT NULL;
+CREATE INDEX jobs_by_account ON jobs (account, seq) WHERE account IS NOT NULL;
+CREATE INDEX jobs_by_origin ON jobs (origin, seq);
 CREATE INDEX jobs_by_token ON jobs (token_id, seq);
+CREATE INDEX jobs_by_time ON jobs (created_at_ms);
 CREATE INDEX jobs_of_day ON jobs (token_id, created_at_ms);
 -- After them: of indexes that begin alike SQLite takes the newest, also where only this one is narrow.
 CREATE INDEX jobs_queue ON jobs (state, token_id, priority DESC, seq) WHERE state = 'queued';
