@@ -2,8 +2,6 @@
 
 import re
 
-from relay.errors import InvalidRequest
-
 ASSET_ID_FORM = "user:<number>-runwayml:<account e-mail>-asset:<uuid>"
 
 # The e-mail must not hold what ends or climbs a path segment: with `.+` in its place, `%2F..%2F..%2Faccounts%3Fx=`
@@ -14,19 +12,8 @@ _ASSET_ID = re.compile(rf"user:[0-9]{{1,19}}-runwayml:({_ACCOUNT})-asset:{_UUID}
 _EMAIL = re.compile(_ACCOUNT)
 
 
-def account_of(asset_id: str) -> str:
-    """The e-mail of the account that `asset_id` names; only that account can run a job with the asset.
-
-    Raises InvalidRequest (`asset_id`) when the id does not have the strict form.
-    """
-    account = account_in(asset_id)
-    if account is None:
-        raise InvalidRequest.field("assetId", "asset_id", f"an asset id has the form {ASSET_ID_FORM}")
-    return account
-
-
 def account_in(asset_id: object) -> str | None:
-    """As `account_of`, but None for what is no asset id."""
+    """The e-mail of the account that `asset_id` names, which alone can run a job with it; None for what is no id."""
     match = _ASSET_ID.fullmatch(asset_id) if isinstance(asset_id, str) else None
     return match.group(1) if match else None
 

@@ -4,16 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.core.asset import ASSET_ID_FORM, account_in, account_of, example_asset_id, is_email
+from relay.core.asset import ASSET_ID_FORM, account_in, example_asset_id, is_email
 from relay.core.catalogue import Catalogue, Limits, Model
-from relay.core.fields import ASSET_FIELDS, FIELDS, REFUSED, Field
+from relay.core.fields import ASSET_FIELDS, FIELDS, REFUSED
 from relay.core.intake import Intake, take_in
 from relay.core.rules import FIELD_RULES, Asked, too_long
 from relay.core.wording import closest, either, said, shown
 from relay.core.workflows import JOINT_RULES, NAMED_RULES
 from relay.errors import Problem
-
-__all__ = ["FIELDS", "Checked", "Door", "Field", "Mode", "account_of", "advice", "check", "example_request"]
 
 Door = Literal["native", "dropin"]
 Mode = Literal["strict", "warn", "off"]
@@ -64,7 +62,9 @@ def check(fields: object, catalogue: Catalogue, *, door: Door, mode: Mode = "str
         asked = Asked(intake.values, frozenset(intake.unreadable))
         problems += _unknown_model(intake, catalogue, door)
         problems += intake.misnamed
-        problems += _model_problems(asked, model)
+        if model is not None:
+            rules = (*FIELD_RULES, *JOINT_RULES, *(NAMED_RULES[name] for name in model.rules))
+            problems += (problem for rule in rules for problem in rule(asked, model))
         problems += _general_problems(asked, catalogue.limits)
         problems += _asset_problems(asked, door)
         problems += _account_problems(asked)
@@ -109,12 +109,6 @@ def _unknown_model(intake: Intake, catalogue: Catalogue, door: Door) -> Iterator
     yield Problem("model", "known_model", sentence, shown(name), list(catalogue.models))
 
 
-def _model_problems(asked: Asked, model: Model | None) -> Iterator[Problem]:
-    if model is not None:
-        for rule in (*FIELD_RULES, *JOINT_RULES, *(NAMED_RULES[name] for name in model.rules)):
-            yield from rule(asked, model)
-
-
 def _general_problems(asked: Asked, limits: Limits) -> Iterator[Problem]:
     jobs = asked.values.get("maxJobs")
     if jobs is not None and jobs not in limits.max_jobs:
@@ -151,20 +145,17 @@ def _account_problems(asked: Asked) -> Iterator[Problem]:
         sentence = "email must be the e-mail of an upstream account: an @, and none of space / ? # % \\"
         yield Problem("email", "email", sentence, shown(email))
         email = None
-    first: tuple[str, str] | None = None
-    for name, account in _accounts_of_assets(asked.values):
-        if first is None:
-            first = (name, account)
-        elif account.casefold() != first[1].casefold():
-            sentence = (
-                f"{name} belongs to {account}, {first[0]} to {first[1]}: one account must have all assets of a request"
-            )
-            yield Problem(name, "one_account", sentence, account, first[1])
-    if email is not None and first is not None and email.casefold() != first[1].casefold():
-        sentence = (
-            f"email {email} contradicts {first[0]}, which belongs to {first[1]}: an asset renders in its own account"
-        )
-        yield Problem("email", "one_account", sentence, shown(email), first[1])
+    owners = list(_accounts_of_assets(asked.values))
+    if not owners:
+        return
+    first, owner = owners[0]
+    for name, account in owners[1:]:
+        if account.casefold() != owner.casefold():
+            sentence = f"{name} belongs to {account}, {first} to {owner}: one account must have all assets of a request"
+            yield Problem(name, "one_account", sentence, account, owner)
+    if email is not None and email.casefold() != owner.casefold():
+        sentence = f"email {email} contradicts {first}, which belongs to {owner}: an asset renders in its own account"
+        yield Problem("email", "one_account", sentence, shown(email), owner)
 
 
 def _account(values: Mapping[str, object]) -> str | None:
