@@ -11,7 +11,8 @@ from tests.conformance.suite import ALL
 from tests.conformance.target import Check, Target
 
 pytestmark = pytest.mark.anyio
-SEEN = ("directly", *FRONTS)
+WITH_TLS = tuple(name for name in FRONTS if "TLS" in name)
+SEEN = ("directly", *(name for name in FRONTS if name not in WITH_TLS))
 # A relay that was drained serves nobody any more.
 LAST = [check for check in ALL if "drain" in check.needs]
 OTHERS = [check for check in ALL if check not in LAST]
@@ -26,6 +27,15 @@ async def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.mark.parametrize("check", OTHERS, ids=[check.name.replace(" ", "-") for check in OTHERS])
 async def test_a_promise_is_kept(target: Target, check: Check) -> None:
     assert await check.failure(target) is None
+
+
+@pytest.mark.parametrize("seen", WITH_TLS)
+async def test_what_tls_could_hold_back_is_not_held_back(seen: str, tmp_path: Path) -> None:
+    async with seen_through(seen, tmp_path) as target:
+        for check in (
+            check for check in OTHERS if check.run.__module__ == time_checks.__name__ or "live" in check.name
+        ):
+            assert await check.failure(target) is None
 
 
 @pytest.mark.parametrize("seen", SEEN)
