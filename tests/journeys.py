@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay.clock import Clock, ManualClock, SystemClock
 from relay.node import Node
-from relay.sandbox.api import build
+from relay.sandbox.api import Sandbox
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import Settings, given
@@ -175,7 +175,7 @@ async def surroundings(
 ) -> AsyncGenerator[Surroundings]:
     """Sandbox and subscriber with real sockets; `times_s` are the seconds of a task in the queue and rendering."""
     vendor = vendor or Vendor(Random(1), times_s=times_s, faults=faults)  # noqa: S311 - chance, not a secret
-    sandbox = build(vendor, sandbox_clock or SystemClock())
+    sandbox = Sandbox(vendor, sandbox_clock or SystemClock())
     subscriber = Subscriber()
     subscriber.open.set()
     hook = Starlette(routes=[Route("/hook", subscriber.receive, methods=["POST"])])

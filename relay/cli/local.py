@@ -21,7 +21,7 @@ from starlette.routing import Route
 from relay.client import RelayClient
 from relay.clock import SystemClock
 from relay.node import Node
-from relay.sandbox.api import build
+from relay.sandbox.api import Sandbox
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import given
@@ -81,7 +81,7 @@ async def local(
         for listening in sockets:
             stack.callback(listening.close)
         port = sockets[2].getsockname()[1]
-        sandbox = build(Vendor(random.SystemRandom(), speed=speed), SystemClock())
+        sandbox = Sandbox(Vendor(random.SystemRandom(), speed=speed), SystemClock())
         sandbox_url = await stack.enter_async_context(hosted(sandbox, sockets[0], drain=sandbox.release))
         subscriber_url = await stack.enter_async_context(hosted(subscriber.app(), sockets[1]))
         subscriber.url = f"{subscriber_url}/webhooks"

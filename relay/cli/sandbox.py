@@ -7,7 +7,7 @@ import click
 from relay import observe
 from relay.clock import SystemClock
 from relay.errors import InvalidRequest
-from relay.sandbox.api import build
+from relay.sandbox.api import Sandbox
 from relay.sandbox.faults import parse_fault
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import DEFAULT_ACCOUNTS, Vendor
@@ -38,7 +38,7 @@ def command(
     except (ValueError, InvalidRequest, OSError) as error:
         raise click.UsageError(str(error)) from error
     vendor = Vendor(random.SystemRandom(), accounts=chosen, speed=speed, token=token, faults=wrong)
-    sandbox = build(vendor, SystemClock())
+    sandbox = Sandbox(vendor, SystemClock())
     shown_host, shown_port = listening.getsockname()[:2]
     click.echo(
         f"sandbox: http://{shown_host}:{shown_port}{MOUNT} (state: http://{shown_host}:{shown_port}/sandbox/state)"

@@ -38,12 +38,38 @@ Endpoint = Callable[[Request], Answer | Response | Awaitable[Answer]]
 
 
 class Sandbox(Starlette):
-    """The app. `release()` ends every request that hangs, so that a server can stop."""
+    """The sandbox as an ASGI app; its lifespan runs the task that sends callbacks.
 
-    released: asyncio.Event
+    Every request is counted, its token checked, the vendor asked, the answer carried out. Artifact addresses begin with
+    `base_url`, or else with the scheme and Host of the request that created the task.
+    """
+
+    def __init__(self, vendor: Vendor, clock: Clock, *, base_url: str | None = None) -> None:
+        self._vendor = vendor
+        self._clock = clock
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._files = Files(vendor, clock)
+        limits = httpx2.Limits(max_connections=SENDING_MAX, max_keepalive_connections=SENDING_MAX)
+        self._client = httpx2.AsyncClient(trust_env=False, timeout=None, limits=limits)
+        self._sender = Sender(vendor.outbox, clock, self._client)
+        self._released = asyncio.Event()
+        handlers = {HTTPException: _not_served}
+        super().__init__(routes=self._doors(), lifespan=Sandbox._running, exception_handlers=handlers)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None]:
+        async with self._client:
+            sending = asyncio.create_task(self._sender.run())
+            try:
+                yield
+            finally:
+                self.release()
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
 
     def release(self) -> None:
-        self.released.set()
+        """End every request that hangs, so that a server can stop."""
+        self._released.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # ASGI cannot cut a connection. Under uvicorn `send` is a method of an object that has the transport.
@@ -53,44 +79,7 @@ class Sandbox(Starlette):
             scope["path"] = scope["path"].rstrip("/")
         await super().__call__(scope, receive, send)
 
-
-def build(vendor: Vendor, clock: Clock, *, base_url: str | None = None) -> Sandbox:
-    """The sandbox as an ASGI app; its lifespan runs the task that sends callbacks.
-
-    Artifact addresses begin with `base_url`, or else with the scheme and Host of the request that created the task.
-    """
-    face = _Face(vendor, clock, base_url)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-        async with face.client:
-            running = asyncio.create_task(face.sender.run())
-            try:
-                yield
-            finally:
-                face.released.set()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-
-    sandbox = Sandbox(routes=face.routes(), lifespan=lifespan, exception_handlers={HTTPException: _not_served})
-    sandbox.released = face.released
-    return sandbox
-
-
-class _Face:
-    """What every request goes through: it is counted, its token checked, the vendor asked, the answer carried out."""
-
-    def __init__(self, vendor: Vendor, clock: Clock, base_url: str | None) -> None:
-        self._vendor = vendor
-        self._clock = clock
-        self._base_url = base_url.rstrip("/") if base_url else None
-        self._files = Files(vendor, clock)
-        limits = httpx2.Limits(max_connections=SENDING_MAX, max_keepalive_connections=SENDING_MAX)
-        self.client = httpx2.AsyncClient(trust_env=False, timeout=None, limits=limits)
-        self.sender = Sender(vendor.outbox, clock, self.client)
-        self.released = asyncio.Event()
-
-    def routes(self) -> list[Route]:
+    def _doors(self) -> list[Route]:
         now_ms, asking, accounts, files = self._clock.now_ms, self._vendor.asking, self._vendor.accounts, self._files
         return [
             self._route("POST", "/videos/create", self._create),
@@ -128,14 +117,11 @@ class _Face:
 
     async def _create(self, request: Request) -> Answer:
         form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-        try:
-            fields = await (_form(request) if form else _json(request))
-        except (ValueError, MultiPartException, HTTPException) as error:
-            raise refusal(400, "Unable to read the request body.") from error
+        fields = await (_form(request) if form else _json(request))
         try:
             return self._vendor.create(self._clock.now_ms(), fields, self._origin(request))
         finally:
-            self.sender.wake()
+            self._sender.wake()
 
     async def _state(self, request: Request) -> Response:
         return JSONResponse(self._vendor.state(self._clock.now_ms()))
@@ -150,16 +136,14 @@ class _Face:
         except InvalidRequest as error:
             problems = [problem.as_json() for problem in error.problems]
             return _plain(refusal(400, error.message, problems=problems).answer)
-        except ValueError as error:
-            return _plain(refusal(400, f"not JSON: {error}").answer)
         except Refusal as refused:
             return _plain(refused.answer)
-        self.sender.wake()
+        self._sender.wake()
         return JSONResponse(self._vendor.faults.as_json())
 
     async def _carried_out(self, request: Request, answer: Answer) -> Response:
         if answer.after_first_callback is not None:
-            await self.sender.sent(answer.after_first_callback)
+            await self._sender.sent(answer.after_first_callback)
         if answer.wait_ms or answer.hang:
             await self._silence(request, HELD_MAX_S if answer.hang else answer.wait_ms / 1000)
         return _Cut() if answer.hang or answer.cut else _plain(answer)
@@ -167,7 +151,7 @@ class _Face:
     async def _silence(self, request: Request, most_s: float) -> None:
         """Until the caller hangs up, the server stops, or so much time has passed."""
         gone = asyncio.create_task(_disconnected(request.receive))
-        released = asyncio.create_task(self.released.wait())
+        released = asyncio.create_task(self._released.wait())
         late = asyncio.create_task(self._clock.sleep(most_s))
         await asyncio.wait({gone, released, late}, return_when=asyncio.FIRST_COMPLETED)
         for waiting in (gone, released, late):
@@ -195,7 +179,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _json(request: Request) -> Any:
-    """The body as JSON; raises Refusal for one that is too large, ValueError for what is none."""
+    """The body as JSON; raises Refusal for one that is none, or too large."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -203,12 +187,15 @@ async def _json(request: Request) -> Any:
             raise refusal(413, f"The request body is larger than {BODY_MAX_BYTES} bytes.")
     try:
         return json.loads(body)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise refusal(400, f"Unable to read the request body: {error}.") from error
 
 
 async def _form(request: Request) -> dict[str, str]:
-    form = await request.form(max_files=0, max_fields=FORM_FIELDS_MAX, max_part_size=BODY_MAX_BYTES)
+    try:
+        form = await request.form(max_files=0, max_fields=FORM_FIELDS_MAX, max_part_size=BODY_MAX_BYTES)
+    except (MultiPartException, HTTPException) as error:
+        raise refusal(400, "Unable to read the request body.") from error
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
 
 

@@ -31,7 +31,7 @@ from relay.core.outcome import (
 )
 from relay.net import upstream as client
 from relay.net.upstream import Upstream
-from relay.sandbox.api import build
+from relay.sandbox.api import Sandbox
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
@@ -356,7 +356,7 @@ async def test_a_slow_answer_may_have_been_dated_at_any_time_of_its_way() -> Non
 
 async def test_the_sandbox_dates_its_answers() -> None:
     clock = ManualClock(0)
-    async with hosted(build(Vendor(Random(1)), SystemClock()), bound("127.0.0.1", 0)) as url:  # noqa: S311
+    async with hosted(Sandbox(Vendor(Random(1)), SystemClock()), bound("127.0.0.1", 0)) as url:  # noqa: S311
         upstream = Upstream(f"{url}/v1/runwayml", "any", clock=clock)
         for _ in range(3):
             await upstream.scheduler()

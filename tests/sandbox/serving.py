@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from relay.clock import Clock, SystemClock
 from relay.sandbox.answer import Answer, Refusal
-from relay.sandbox.api import PREFIX, build
+from relay.sandbox.api import PREFIX, Sandbox
 from relay.sandbox.vendor import Vendor
 
 WAIT_S = 20.0
@@ -158,7 +158,7 @@ async def bench(clock: Clock | None = None, base_url: str | None = None, **optio
     """A sandbox with `options` for its Vendor: two slots, five queue and ten render milliseconds where not told."""
     rng = Random(1)  # noqa: S311 - chance, not a secret
     vendor = Vendor(rng, **{"times_s": (0.005, 0.01), **options})
-    app = build(vendor, clock or SystemClock(), base_url=base_url)
+    app = Sandbox(vendor, clock or SystemClock(), base_url=base_url)
     headers = {"authorization": "Bearer anything"}
     async with (
         served(app) as origin,

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from relay.clock import ManualClock
-from relay.sandbox.api import build
+from relay.sandbox.api import Sandbox
 from relay.sandbox.sender import IDLE_S, SEND_TIMEOUT_S
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
@@ -287,7 +287,7 @@ async def test_the_sender_sleeps_until_the_next_callback_is_due_and_does_not_tic
 
 
 async def test_the_app_answers_without_a_server_too_but_calls_nobody_back() -> None:
-    app = build(Vendor(Random(1), faults={"get_fails": "cut"}), ManualClock())  # noqa: S311 - chance, not a secret
+    app = Sandbox(Vendor(Random(1), faults={"get_fails": "cut"}), ManualClock())  # noqa: S311 - chance, not a secret
     transport = httpx2.ASGITransport(app)
     headers = {"authorization": "Bearer x"}
     async with httpx2.AsyncClient(
