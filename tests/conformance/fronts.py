@@ -148,8 +148,8 @@ def command(
     at.write_text(spoil(caddy_configuration(cert)), "utf-8")
     env = {
         **os.environ,
-        "RELAY_SITE": f"{'https' if cert else 'http'}://127.0.0.1:{port}",
-        "RELAY_BACKEND": backend,
+        "CADDY_SITE": f"{'https' if cert else 'http'}://127.0.0.1:{port}",
+        "CADDY_BACKEND": backend,
         "CADDY_ADMIN": "off",
         "HOME": str(folder),
         "XDG_DATA_HOME": str(folder),
