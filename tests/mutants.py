@@ -267,6 +267,8 @@ async def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of that chance")
     parser.add_argument("--at-once", type=int, default=2, choices=(1, 2))
     given = parser.parse_args()
+    # So that whoever ends this ends the tests that it runs, and takes its copies away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copied(Path(folder, str(n))) for n in range(given.at_once)]
         found = [await judged(module, given.sample, given.seed, trees) for module in given.module]

@@ -23,7 +23,6 @@ TIMESTAMP_HEADER = "webhook-timestamp"
 SIGNATURE_HEADER = "webhook-signature"
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix by which a secret is known, not a secret
-PRIVATE_KEY_PREFIX = "whsk_"
 PUBLIC_KEY_PREFIX = "whpk_"
 
 SECRET_MIN_BYTES = 24

@@ -6,10 +6,12 @@ https://www.w3.org/TR/trace-context/#traceparent-header
 import re
 from typing import Final
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.observe import about, logger
 from relay.vault import new_hex
+from relay.web.problem import on_defect
 
 HEADER: Final = b"x-request-id"
 _ID_DIGITS: Final = 32
@@ -34,7 +36,7 @@ class RequestTrace:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, clock, status = id_of(scope["headers"]), scope["app"].state.clock, 500
+        request_id, clock, status = id_of(scope["headers"]), scope["app"].state.clock, 0
         about(request=request_id)
 
         async def with_id(message: Message) -> None:
@@ -47,6 +49,11 @@ class RequestTrace:
         began_s = clock.monotonic_s()
         try:
             await self._app(scope, receive, with_id)
+        except Exception as error:
+            if status:  # a part of an answer is out already
+                raise
+            answer = await on_defect(Request(scope), error)
+            await answer(scope, receive, with_id)
         finally:
             if scope["method"] not in _READS or status >= 500:
                 door = getattr(scope.get("route"), "path", None)

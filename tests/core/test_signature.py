@@ -117,7 +117,7 @@ def test_a_timestamp_within_the_tolerance_is_taken(offset_s: int) -> None:
 
 def test_a_timestamp_beyond_the_tolerance_is_refused_with_the_direction() -> None:
     old = signature.sign([SECRET], "1-42", NOW_S - 301, BODY)
-    assert "too old" in refused([SECRET], headers_of(old, timestamp=str(NOW_S - 301)))
+    assert "is too old: more than 300 seconds" in refused([SECRET], headers_of(old, timestamp=str(NOW_S - 301)))
     new = signature.sign([SECRET], "1-42", NOW_S + 301, BODY)
     assert "future" in refused([SECRET], headers_of(new, timestamp=str(NOW_S + 301)))
     signature.verify([SECRET], headers_of(old, timestamp=str(NOW_S - 301)), BODY, now_s=NOW_S, tolerance_s=600)
@@ -177,6 +177,19 @@ def test_only_so_many_signatures_are_looked_at_and_long_headers_are_refused() ->
     signature.verify([SECRET], headers_of("v1,AAAA " * 31 + right), BODY, now_s=NOW_S)
     refused([SECRET], headers_of("v1,AAAA " * 32 + right))
     assert "longer than" in refused([SECRET], headers_of(right + " " * 8192))
+
+
+def test_a_header_of_the_greatest_length_is_read() -> None:
+    right = signature.sign([SECRET], "1-42", NOW_S, BODY)
+    longest = f"{right} v1,".ljust(signature.MAX_HEADER_CHARACTERS, "A")
+    signature.verify([SECRET], headers_of(longest), BODY, now_s=NOW_S)
+    assert "longer than 8192" in refused([SECRET], headers_of(longest + "A"))
+
+
+def test_asymmetric_keys_are_rotated_like_secrets() -> None:
+    signed = signature.sign_v1a([SEED, bytes(32)], "1-42", NOW_S, BODY)
+    for seed in (SEED, bytes(32)):
+        signature.verify([signature.public_key_text(seed)], headers_of(signed), BODY, now_s=NOW_S)
 
 
 @pytest.mark.parametrize("length", [24, 32, 64])

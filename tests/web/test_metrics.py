@@ -192,6 +192,24 @@ async def test_an_outcome_is_a_line_with_the_ids_of_job_and_request(tmp_path: Pa
     assert "/callbacks/" not in lines
 
 
+async def test_a_mistake_of_ours_is_answered_with_the_id_that_its_log_line_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with journey(tmp_path) as here:
+
+        async def broken() -> object:
+            raise ZeroDivisionError("a defect")
+
+        here.node.app.state.store.accounts = broken
+        answer = await here.client.get("/v1/accounts")
+        del here.node.app.state.store.accounts
+
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "internal"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "request.failed" in line]
+    assert answer.headers["x-request-id"] in line
+
+
 BAD = [
     {},
     {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736"},
