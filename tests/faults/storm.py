@@ -26,8 +26,8 @@ from tests.faults.readers import NDJSON, PAGE, SSE, Field, Listener, Reader, Tal
 from tests.journeys import EXAMPLE, WAIT_S, Surroundings, surroundings
 
 LAUNCHER = "tests.faults.launcher"
-TIMES_S = (0.02, 0.8)
-SLOTS = 10
+TIMES_S = (0.02, 3.0)
+ACCOUNTS, SLOTS = 6, 10
 CALLERS = 3
 JOB_EVERY_S = 0.03
 GOING_MAX = 30
@@ -222,7 +222,8 @@ async def run(folder: Path, *, cuts: int, seed: int, defect: str | None = None, 
     At the end, what a reader has not been told within `patience_s` is lost.
     """
     chance, began_s = Random(seed), time.monotonic()  # noqa: S311 - chance, not a secret
-    vendor = Vendor(Random(seed), accounts=[Account("faults@example.com", SLOTS)], times_s=TIMES_S)  # noqa: S311
+    accounts = [Account(f"faults{n}@example.com", SLOTS) for n in range(ACCOUNTS)]
+    vendor = Vendor(Random(seed), accounts=accounts, times_s=TIMES_S)  # noqa: S311
     launcher = (LAUNCHER, *([defect] if defect else []))
     async with AsyncExitStack() as stack:
         around = await stack.enter_async_context(surroundings(folder, vendor=vendor))
