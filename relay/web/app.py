@@ -14,6 +14,7 @@ from relay.errors import RelayError
 from relay.web import (
     artifacts,
     callbacks,
+    dashboard,
     deliveries,
     docs,
     dropin,
@@ -89,6 +90,7 @@ def routes() -> list[Route]:
         door("POST", "/session", session.create),
         door("GET", "/session", session.show, "submit", "read", "manage"),
         door("DELETE", "/session", session.end),
+        door("GET", "/", dashboard.page),
         door("GET", "/static/{path:path}", static.serve),
         door("GET", "/openapi.json", docs.openapi),
         door("GET", "/docs", docs.page),

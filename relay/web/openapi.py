@@ -26,7 +26,7 @@ UNSAID: Final = frozenset({f"{DROPIN_PREFIX}{{path}}"})
 # These answer without asking the store.
 AT_ONCE: Final = frozenset(
     f"GET /{path}"
-    for path in ("healthz", "readyz", "docs", "openapi.json", "static/{path}", ".well-known/webhooks-keys.json")
+    for path in ("", "healthz", "readyz", "docs", "openapi.json", "static/{path}", ".well-known/webhooks-keys.json")
 )
 # In the order in which a reader wants them; some of an address's first words belong under another.
 TAGS: Final = (

@@ -22,6 +22,7 @@ OPEN = {
     "/callbacks/inbox/{token}",
     "/v1/artifacts/{id}/{name}",
     "/.well-known/webhooks-keys.json",
+    "/",
     "/session",
     "/static/{path:path}",
     "/openapi.json",

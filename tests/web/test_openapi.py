@@ -26,6 +26,7 @@ DOCUMENT = document(routes(), load_catalogue(None), "strict")
 DROPIN = "/v1/runwayml/"
 # These ignore what they do not know, as the upstream does, or are asked by probes that add what they like.
 ANY_QUERY = {
+    "/",
     "/metrics",
     "/healthz",
     "/readyz",

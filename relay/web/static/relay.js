@@ -71,12 +71,18 @@ class Following {
       if (this.#link) return
       const { since } = this.#options
       const wish = { url: this.#url, since, lastEventId: this.lastEventId, renews: Boolean(this.#options.renew) }
-      this.#link = (shared ? toWorker : toHub)(wish, (message) => this.#take(message), () => {
-        // The worker could not be loaded: an older browser, a stricter policy.
+      const alone = () => {
         this.#link = null
         shared = false
         begin()
-      })
+      }
+      try {
+        this.#link = (shared ? toWorker : toHub)(wish, (message) => this.#take(message), alone)
+      } catch (error) {
+        // No such worker here: an older browser, a stricter policy.
+        if (!shared) throw error
+        alone()
+      }
     }
     const leave = () => {
       this.#link?.close()
@@ -121,9 +127,16 @@ function canShare(url) {
   return typeof SharedWorker !== 'undefined' && new URL(import.meta.url).origin === here && new URL(url).origin === here
 }
 
+/** This file, for pages whose policy wants such addresses trusted by name (`trusted-types relay`). */
+let script
+const ownScript = () => {
+  const policy = () => globalThis.trustedTypes?.createPolicy('relay', { createScriptURL: () => import.meta.url })
+  return (script ??= policy()?.createScriptURL('') ?? import.meta.url)
+}
+
 /** A follower in the worker that all tabs share. */
 function toWorker(wish, take, failed) {
-  const worker = new SharedWorker(import.meta.url, { type: 'module', name: `relay-${PROTOCOL}` })
+  const worker = new SharedWorker(ownScript(), { type: 'module', name: `relay-${PROTOCOL}` })
   const lock = `relay-${Math.random()}`
   const release = new AbortController()
   worker.onerror = failed
