@@ -15,7 +15,7 @@ from relay.core.request import check
 from relay.core.sse import NDJSON, form_of
 from relay.core.terms import take_terms
 from relay.errors import InvalidRequest, NotFound, RelayError
-from relay.observe import logger
+from relay.observe import about, logger
 from relay.store.contract import PAGE_MAX, JobFilter, JobPage
 from relay.web.accept import accept, key_of, reply_url_of
 from relay.web.forecast import forecast, outlook_of
@@ -160,6 +160,7 @@ async def find(request: Request, any_id: str, *, to_manage: bool = False) -> Job
     managed = to_manage and "manage" in principal.scopes
     if job is None or not (managed or principal.may_see(job)):
         raise NotFound(f"there is no job {any_id[:80]}")
+    about(job=job.id)
     return job
 
 

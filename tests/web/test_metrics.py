@@ -177,6 +177,7 @@ async def test_an_outcome_is_a_line_with_the_ids_of_job_and_request(tmp_path: Pa
         answer = await relay.client.post("/v1/jobs", json=EXAMPLE, headers=good)
         job_id = answer.json()["id"]
         await relay.told(job_id, "job.succeeded")
+        again = await relay.client.post(f"/v1/jobs/{answer.json()['taskId']}/retry", headers=good)
         ids = [(await relay.client.get("/healthz", headers=headers)).headers["x-request-id"] for headers in BAD]
         await relay.stopped(by=15)  # type: ignore[arg-type] # SIGTERM
         lines = "".join(relay.lines)
@@ -184,7 +185,9 @@ async def test_an_outcome_is_a_line_with_the_ids_of_job_and_request(tmp_path: Pa
     assert answer.headers["x-request-id"] == trace_id
     assert all(re.fullmatch(r"[0-9a-f]{32}", one) and one != trace_id for one in ids)
     assert len(set(ids)) == len(ids)
-    (accepted,) = [line for line in relay.lines if '"request.done"' in line]
+    accepted, refused = [line for line in relay.lines if '"request.done"' in line]
+    assert again.status_code == 409
+    assert all(said in refused for said in (job_id, trace_id, '"door": "/v1/jobs/{id}/retry"', '"status": 409'))
     for said in (job_id, trace_id, '"door": "/v1/jobs"', '"status": 202', '"by": "admin"'):
         assert said in accepted
     assert len([line for line in relay.lines if '"job.succeeded"' in line and job_id in line]) == 1
