@@ -23,6 +23,8 @@ _BRANDS: Final[dict[bytes, Media]] = {
     b"avif": ("image", "image/avif", ".avif"),
     b"heic": ("image", "image/heic", ".heic"),
 }
+# With one of them a QuickTime file begins that is older than `ftyp`.
+_ATOMS: Final = (b"moov", b"mdat", b"wide")
 _BEGINNINGS: Final[tuple[tuple[bytes, Media], ...]] = (
     (b"\x1aE\xdf\xa3", ("video", "video/webm", ".webm")),
     (b"\x89PNG\r\n\x1a\n", ("image", "image/png", ".png")),
@@ -41,6 +43,8 @@ def media_of(first: bytes) -> Media | None:
     """What begins with these bytes; None for what is none of the films, pictures and sounds that are known."""
     if first[4:8] == b"ftyp":
         return _BRANDS.get(first[8:12], _MP4)
+    if first[4:8] in _ATOMS:
+        return _BRANDS[b"qt  "]
     if first[:4] == b"RIFF":
         return _RIFF.get(first[8:12])
     for beginning, media in _BEGINNINGS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from relay.clock import Clock, SystemClock
+from relay.core.artifacts import FILE_MAX_BYTES, Unfit
 from relay.core.job import Job
 from relay.core.outcome import Found, Missing, TaskAnswer
 from relay.core.target import Allow
@@ -39,7 +40,16 @@ class File:
         self._response = response
 
     def chunks(self) -> AsyncIterator[bytes]:
-        return self._response.iter_raw()
+        """The bytes as they come; `Unfit` where there are too many of them."""
+        return self._bounded()
+
+    async def _bounded(self) -> AsyncGenerator[bytes]:
+        left = FILE_MAX_BYTES
+        async for piece in self._response.iter_raw():
+            left -= len(piece)
+            if left < 0:
+                raise Unfit(f"it is larger than {FILE_MAX_BYTES} bytes")
+            yield piece
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relay.core.artifacts import StoredFile, file_id
+from relay.core.artifacts import StoredFile, file_id, judge
 from relay.core.job import Job
-from relay.core.media import is_page, media_of, names, part_of
+from relay.core.media import Media, is_page, names, part_of
 from relay.core.task import content_type_of
 from relay.errors import BadGateway, NotFound, RelayError
 from relay.observe import logger
@@ -100,10 +100,11 @@ class _Streamed(Response):
             yield file
 
     async def _answer(self, file: OpenFile, wanted: dict[str, str]) -> tuple[int, dict[str, str], AsyncIterator[bytes]]:
-        """Status, headers and bytes of the answer; `BadGateway` when what comes is a server's page and no file."""
+        """Status, headers and bytes of the answer; `BadGateway` when what comes is no such file."""
         status, kind = file.status, content_type_of(self._name)
-        known = self._kept.content_type if self._kept and self._kept.state == "kept" else None
-        headers = {key: file.headers[key] for key in _PASSED_ON if key in file.headers} | self._safe(known or kind[1])
+        kept = self._kept if self._kept and self._kept.state == "kept" else None
+        known = (kind[0], kept.content_type or kind[1], _suffix(kept.path or "")) if kept else (*kind, "")
+        headers = {key: file.headers[key] for key in _PASSED_ON if key in file.headers} | self._safe(known)
         if status == 304 or (status < 400 and names(wanted.get("if-none-match"), headers.get("etag"))):
             headers.pop("content-length", None)
             return 304, headers, _nothing()
@@ -114,16 +115,19 @@ class _Streamed(Response):
             first = await anext(chunks, b"")
             if kind[0] != "other" and is_page(first):
                 raise BadGateway("the host of this file sends a page in its place")
-            headers["content-type"] = known or (media_of(first) or kind)[1]
+            media = judge(kind[0], first, whole=False)
+            if media[2] and not kept:
+                headers |= self._safe(media)
             chunks = _again(first, chunks)
         if status == 200 and "range" in wanted and "if-range" not in wanted and "content-length" in headers:
             status, chunks = _cut(headers, chunks, wanted["range"])
         return status, headers, chunks
 
-    def _safe(self, content_type: str) -> dict[str, str]:
+    def _safe(self, media: Media) -> dict[str, str]:
+        stem, extension = self._name.partition(".")[0], media[2] or _suffix(self._name)
         return {
-            "content-type": content_type,
-            "content-disposition": f'inline; filename="{self._name}"',
+            "content-type": media[1],
+            "content-disposition": f'inline; filename="{stem}{extension}"',
             "cache-control": "private, max-age=3600",
             "x-content-type-options": "nosniff",
             # Whatever the file is, a browser that opens it runs nothing in our name.
@@ -165,6 +169,10 @@ async def _again(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[b
 async def _nothing() -> AsyncGenerator[bytes]:
     return
     yield b""
+
+
+def _suffix(path: str) -> str:
+    return path[path.rfind(".") :] if "." in path else ""
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -171,6 +171,7 @@ def test_waits_grow_and_are_spread() -> None:
         (b"\x00\x00\x00\x20ftypisom", "video/mp4"),
         (b"\x00\x00\x00\x14ftypqt  ", "video/quicktime"),
         (b"\x00\x00\x00\x14ftypM4A ", "audio/mp4"),
+        (b"\x00\x00\x00\x08wide\x00\x00", "video/quicktime"),
         (b"\x1aE\xdf\xa3\x01", "video/webm"),
         (b"\x89PNG\r\n\x1a\n", "image/png"),
         (b"\xff\xd8\xff\xe0", "image/jpeg"),

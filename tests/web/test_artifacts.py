@@ -324,6 +324,7 @@ async def test_the_type_is_that_of_the_content(
         answer = await stranger.get(url)
 
     assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-disposition"] == 'inline; filename="video.png"'
 
 
 def always(job: Job) -> Callable[[str], Awaitable[Job]]:
@@ -336,7 +337,8 @@ def always(job: Job) -> Callable[[str], Awaitable[Job]]:
 async def test_a_reader_that_hangs_up_ends_the_fetch(
     here: Journey, ended: dict[str, Any], stranger: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless = flooding(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 10_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
+    endless = flooding(head + b"\x00\x00\x00\x18ftypisom", b"x" * 10_000)
     async with (
         serving(endless) as peer,
         artifacts(peer, peer) as files,
