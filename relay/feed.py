@@ -8,7 +8,6 @@ itself, for what has just passed through it.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 from relay.core.event import Event
@@ -52,7 +51,8 @@ class Feed:
             return []
         if not self._newest or self._newest[0].seq > seq + 1:
             return None
-        return list(islice(self._newest, seq + 1 - self._newest[0].seq, None))
+        # From the right: a deque finds at once what is near its ends, and goes through all that lies before the rest.
+        return [self._newest[place] for place in range(seq - self.head, 0)]
 
     def close(self) -> None:
         """Wake everybody for the last time; who waits later returns at once."""

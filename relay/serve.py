@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 GRACE_S: Final = 30
 BACKLOG: Final = 2_048
+# Enough for all streams that there may be, where the system allows it: the usual 1,024 are soon used up.
+FILES: Final = 16_384
 HEAD_S: Final = 20.0
 # Of the cycle collector: how many new objects, and how many collections of younger ones, bring the next one about.
 GC_THRESHOLDS: Final = (5_000, 20, 20)
@@ -145,6 +148,9 @@ def run(app: Any, listening: socket.socket) -> bool:
     """Serve until SIGTERM or SIGINT; False when the app could not start."""
     # Whoever calls prints the sentence of an error of ours; its traceback is no help to an operator.
     logging.getLogger("uvicorn.error").addFilter(_not_a_sentence_of_ours)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
     server = _Foreground(_config(app))
     with contextlib.suppress(SystemExit):  # uvicorn's way to say that the app did not start
         server.run(sockets=[listening])

@@ -5,6 +5,7 @@ history and live, hence no gap and no double. It is plain ASGI, for middleware t
 much a frame.
 """
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +34,9 @@ RETRY_MS: Final = (1_500, 4_500)
 SEND_S: Final = 30.0
 # Less than from one heartbeat to the next: a reader whose token was revoked hears at most one more.
 TRUST_S: Final = HEARTBEAT_S / 2
-STREAMS_MAX: Final = 2_000
+STREAMS_MAX: Final = 10_000
+# Open files that streams leave to callbacks, calls out and the database, whatever the system allows in all.
+RESERVED_FILES: Final = 400
 WAIT_MAX_S: Final = 60
 SEND_MAX_BYTES: Final = 64 * 1024
 PLACE: Final = ("last_event_id", "since", "limit", "wait", "ticket")
@@ -167,7 +170,8 @@ class Streams:
 
     def __init__(self, most: int = STREAMS_MAX) -> None:
         self.open = 0
-        self._most = most
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = max(1, min(most, allowed - RESERVED_FILES))
         self._frames: dict[tuple[str, bool, str], bytes] = {}
 
     @property

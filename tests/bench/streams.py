@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 from relay.core.event import Event
+from relay.feed import KEPT_EVENTS
 from relay.store.rows import columns, from_row, to_row
 from tests.bench import hubs
 from tests.bench.hubs import MARK, Hub, prepare, subscription
@@ -57,6 +58,8 @@ def relay(folder: Path) -> Iterator[tuple[Hub, list[str]]]:
     path = folder / f"{time.monotonic_ns()}.db"
     attempts = asyncio.run(prepare(path))
     with hubs.relay(path, attempts) as hub:
+        with Crowd(hub) as nobody:  # what it keeps of the newest events is full, as it is after an hour
+            send(nobody, hub, KEPT_EVENTS, 1000)
         yield hub, [job_id for _, _, job_id in attempts]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.errors import Unavailable
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.web.guard import ADMIN
-from relay.web.stream import SEND_S, EventStream, Start
+from relay.web.stream import RESERVED_FILES, SEND_S, EventStream, Start, Streams
 from tests import journeys
 from tests.journeys import EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.wire import Frame, Wire, request, stream, wire
@@ -562,3 +563,17 @@ async def test_whoever_waits_and_leaves_gives_its_place_back(still: tuple[Journe
     await asyncio.gather(waiting, return_exceptions=True)
 
     await eventually(lambda: here.node.app.state.streams.open == 0)
+
+
+def test_streams_leave_open_files_to_everything_else() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED_FILES + 2, hard))
+    try:
+        streams = Streams()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with streams.one_more():
+        assert not streams.full
+        with streams.one_more():
+            assert streams.full
