@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,17 @@ async def relay(folder: Path, clock: HurriedClock) -> AsyncGenerator[Journey]:
 
 
 @asynccontextmanager
-async def seen_through(name: str, folder: Path) -> AsyncGenerator[Target]:
-    """A relay of its own as it is seen through a front, or directly."""
+async def seen_through(
+    name: str, folder: Path, spoil: Callable[[str], str] = lambda text: text
+) -> AsyncGenerator[Target]:
+    """A relay of its own as it is seen through a front, or directly; `spoil` changes the front's configuration."""
     clock = HurriedClock()
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(relay(folder, clock))
         url = running.relay_url
         trusted: ssl.SSLContext | bool = True
         if name != "directly":
-            proxy = await stack.enter_async_context(front(name, folder / "front", url))
+            proxy = await stack.enter_async_context(front(name, folder / "front", url, spoil))
             url, trusted = proxy.url, proxy.trusted
         client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=WAIT_S, verify=trusted)
         await stack.enter_async_context(client)

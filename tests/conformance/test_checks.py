@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.fronts import FRONTS
+from tests.conformance.fronts import FRONTS, changed
 from tests.conformance.seen import seen_through
 from tests.conformance.suite import ALL
 from tests.conformance.target import Check, Target
@@ -42,3 +42,25 @@ async def test_a_relay_that_is_told_to_stop_keeps_its_promise(seen: str, tmp_pat
     async with seen_through(seen, tmp_path) as target:
         for check in LAST:
             assert await check.failure(target) is None
+
+
+GZIPPED = {"gzip off;": "gzip on; gzip_types *; gzip_min_length 0;"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "broken"),
+    [
+        ("nginx", GZIPPED, "a stream is never compressed"),
+        ("nginx", {"proxy_pass_header X-Accel-Buffering;": ""}, "proxies are told not to buffer"),
+        ("caddy", {"\tlog\n": "\tlog\n\tencode gzip\n"}, "a stream is never compressed"),
+    ],
+)
+async def test_a_front_without_the_line_that_is_there_for_it_breaks_the_promise(
+    name: str, changes: dict[str, str], broken: str, tmp_path: Path
+) -> None:
+    async with seen_through(name, tmp_path, lambda text: changed(text, changes)) as target:
+        await target.ended()
+        failures = [await check.failure(target) for check in ALL if check.name == broken]
+
+    assert None not in failures
+    assert len(failures) == 1
