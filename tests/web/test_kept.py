@@ -1,6 +1,5 @@
 """With a storage the addresses of files outlive the upstream's links and tasks, and without it the links."""
 
-import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from relay.clock import ManualClock
 from tests.journeys import Journey, journey, surroundings
+from tests.web.outlived import outlived
 
 pytestmark = pytest.mark.anyio
 
@@ -35,46 +35,16 @@ async def all_kept(here: Journey, jobs: int = 1) -> list[dict[str, Any]]:
     return await here.until(look, lambda rows: sum(row["state"] == "kept" for row in rows) == 2 * jobs)
 
 
-async def addresses(here: Journey) -> list[str]:
-    """Every address in every event and job, the newest made now."""
-    events = (await here.get("/v1/events?since=earliest&limit=200&type=job.succeeded"))["data"]
-    jobs = (await here.get("/v1/jobs?limit=200"))["data"]
-    found = []
-    for job in [*(event["data"]["job"] for event in events), *jobs]:
-        for artifact in job["artifacts"]:
-            found += [artifact["url"], *artifact["previewUrls"]]
-    return found
-
-
-async def digests(urls: list[str]) -> list[str]:
-    async with httpx2.AsyncClient(trust_env=False) as stranger:
-        answers = await asyncio.gather(*(stranger.get(url) for url in urls))
-    assert {answer.status_code for answer in answers} == {200}
-    return [hashlib.sha256(answer.content).hexdigest() for answer in answers]
-
-
 @pytest.mark.parametrize("with_storage", [True, False])
 async def test_every_address_of_every_event_serves_its_file_after_the_links_have_died(
     tmp_path: Path, with_storage: bool
 ) -> None:
-    sandbox_clock = ManualClock()
-    faults = {"links_expire": 5, "callbacks": "none"}
-    settings = storage(tmp_path) if with_storage else {}
-    async with journey(tmp_path, sandbox_clock=sandbox_clock, faults=faults, times_s=(0.0, 0.0), **settings) as here:
-        jobs = [await here.submit(text_prompt=f"hill {n}") for n in range(JOBS)]
-        for job in jobs:
-            await here.ended(job["id"])
-        if with_storage:
-            await all_kept(here, JOBS)
-        before = await digests(await addresses(here))
-        sandbox_clock.advance(60)
-        if with_storage:
-            here.vendor.faults.replace({"links_fail": "500"})
-        after = await digests(await addresses(here))
+    found = await outlived(tmp_path, JOBS, with_storage=with_storage)
 
-    assert before == after
-    assert len(before) == 4 * JOBS
-    assert len(set(before)) == 2 * JOBS, "every film and every preview is another one"
+    assert found.wrong == []
+    assert found.opened == dict.fromkeys(("events", "webhooks", "jobs", "tasks"), 2 * JOBS)
+    assert found.dead_links == JOBS
+    assert found.questions == (0 if with_storage else JOBS)
 
 
 async def test_a_kept_file_says_so_and_is_served_in_parts(tmp_path: Path) -> None:
