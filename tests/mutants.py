@@ -39,6 +39,7 @@ MORE_TESTS: Final = {
     "relay/observe.py": ("tests/web/test_metrics.py", "tests/net/test_silence.py"),
 }
 PLUGINS: Final = ("anyio", "pytest_timeout", "_hypothesis_pytestplugin")
+_BLOCK: Final = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
 _OTHER: Final[dict[type, type]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
@@ -159,8 +160,8 @@ def _of(node: ast.AST, *, in_table: bool) -> Iterator[Change]:
         case ast.Dict(keys=keys, values=values) if len(keys) > 1:
             for place, key in enumerate(keys):
                 yield _without(keys, place, f"no {ast.unparse(key) if key else '**'}", values)
-        case ast.Constant(value=value) if (changed := _another(value)) is not None:
-            yield _set(node, "value", changed, f"{value!r} is {changed!r}")
+        case ast.Constant(value=value):
+            yield from (_set(node, "value", other, f"{value!r} is {other!r}") for other in _others(value))
 
 
 def _is_type(node: ast.AST) -> bool:
@@ -171,21 +172,27 @@ def _is_type(node: ast.AST) -> bool:
     )
 
 
-def _another(value: object) -> object:
-    """Another value of the same kind; None for one that is not worth it, such as a sentence."""
+def _others(value: object) -> Iterator[object]:
+    """Other values of the same kind; none for one that is not worth it, such as a sentence."""
     if isinstance(value, bool):
-        return not value
-    if isinstance(value, (int, float)):
-        return value + 1
-    if isinstance(value, bytes):
-        return value + b"x"
-    if isinstance(value, str):
-        block = re.fullmatch(r"([0-9a-f.:]+)/([0-9]{1,3})", value)
-        if block is not None:  # a wider one where there is no narrower one
-            bits = int(block[2])
-            return f"{block[1]}/{bits - 1 if bits in (32, 128) else bits + 1}"
-        return None if value.count(" ") > 1 else value + "x"
-    return None
+        yield not value
+    elif isinstance(value, (int, float)):
+        yield value + 1
+    elif isinstance(value, bytes):
+        yield value + b"x"
+    elif isinstance(value, str) and all(_BLOCK.fullmatch(word) for word in value.split() or [""]):
+        yield from _other_blocks(value.split())
+    elif isinstance(value, str) and value.count(" ") < 2:
+        yield value + "x"
+
+
+def _other_blocks(blocks: list[str]) -> Iterator[str]:
+    """Each block of addresses half as large (twice, where it is one address), and each left out."""
+    for place, block in enumerate(blocks):
+        first, _, bits = block.partition("/")
+        half = f"{first}/{int(bits) - 1 if bits in ('32', '128') else int(bits) + 1}"
+        for instead in ([half], []) if len(blocks) > 1 else ([half],):
+            yield " ".join([*blocks[:place], *instead, *blocks[place + 1 :]])
 
 
 def tests_of(module: str) -> list[str]:

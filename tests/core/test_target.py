@@ -64,6 +64,13 @@ FORBIDDEN_IPV6 = {
     "4000::/2": "reserved",
     "8000::/2": "reserved",
 }
+# https://fetch.spec.whatwg.org/#port-blocking, and databases and control doors.
+REFUSED_PORTS = {
+    *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 43, 53, 69, 79, 95, 109, 110, 111, 113, 119, 123, 135, 137),
+    *(139, 143, 161, 179, 389, 445, 465, 512, 513, 514, 515, 532, 540, 548, 554, 563, 587, 601, 636, 873, 989, 990),
+    *(993, 995, 1433, 1521, 1719, 1720, 1723, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4045, 4190, 5060, 5061),
+    *(5432, 5900, 6000, 6379, 6380, 6566, 6665, 6666, 6667, 6668, 6669, 6697, 9042, 9200, 9300, 10250, 11211, 27017),
+}
 METADATA = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"]
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "172.15.255.255", "172.32.0.0", "100.63.255.255", "100.128.0.0"]
 PUBLIC += ["2606:4700:4700::1111", "2a00:1450:4001::1", "2400:cb00::1", "64:ff9b::808:808", "::ffff:8.8.8.8"]
@@ -176,6 +183,12 @@ def test_a_clouds_metadata_is_refused_even_within_an_allowed_range(address: str)
     allow = parse_allow("100.64.0.0/10, fc00::/7")
     assert kind_of(ip_address(address)) == "metadata"
     assert "metadata" in str(refusal(url_of(address), allow))
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_what_lies_beside_a_clouds_metadata_is_not_called_so(address: str) -> None:
+    for step in (-1, 1):
+        assert kind_of(type(ip_address(address))(int(ip_address(address)) + step)) != "metadata"
 
 
 @pytest.mark.parametrize(
@@ -340,6 +353,7 @@ def test_another_form_of_this_machine_is_read_as_what_it_is(host: str, read_as: 
         "ip6-localhost",
         "ip6-loopback",
         "localhost6",
+        "localhost6.localdomain6",
     ],
 )
 def test_a_name_of_this_machine_counts_as_loopback_before_it_is_resolved(host: str) -> None:
@@ -461,6 +475,16 @@ def test_a_port_of_another_service_is_refused_unless_it_is_named(port: int) -> N
     assert rule_of(url) == "port"
     assert check_url(url, parse_allow(f"example.com:{port}")).port == port
     assert rule_of(f"http://10.0.0.1:{port}/", parse_allow("10.0.0.0/8")) == "port"
+
+
+def test_of_all_ports_only_those_of_other_services_are_refused() -> None:
+    refused = set()
+    for port in range(1, 65_536):
+        try:
+            check_url(f"https://example.com:{port}/", NOTHING)
+        except TargetRefused:
+            refused.add(port)
+    assert refused == REFUSED_PORTS
 
 
 @pytest.mark.parametrize("port", [80, 443, 3000, 8000, 8080, 8443, 9000, 65535])
