@@ -37,11 +37,16 @@ class Load:
 
 
 class Crowd:
-    """`frames` is how many have come to all readers together, `last_s` when the last one did."""
+    """`frames` is how many have come to all readers together, `last_s` when the last one did.
+
+    `pace_s`: how long it sleeps between two looks at its sockets. None is until something comes, and then each frame
+    wakes it, at the expense of the server that sends it, as no reader on another machine would. 0 is never.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self.frames = 0
         self.last_s = 0.0
+        self.pace_s: float | None = None
         self._hub = hub
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
@@ -83,7 +88,7 @@ class Crowd:
             self.pump(lambda: not self._heads)
 
     def pump(self, done: Callable[[], bool], load: Load | None = None, limit_s: float = 120.0) -> None:
-        """Take what comes, and send what is due, until `done`."""
+        """Take what comes, and send what is due, until `done`; as `pace_s` says."""
         mark, frames, ends_s = MARK.encode(), 0, time.monotonic() + limit_s
         sockets, busy = self._sockets, self._busy
         while not done():
@@ -95,7 +100,9 @@ class Crowd:
                     self._publish(number, load.next_s, next(load.requests))
                     load.begun += 1
                 wait_s = min(wait_s, max(0.0, load.next_s - now_s))
-            for number, _ in self._epoll.poll(wait_s, 1024):
+            if self.pace_s:
+                time.sleep(min(wait_s, self.pace_s))
+            for number, _ in self._epoll.poll(0 if self.pace_s is not None else wait_s, 4096):
                 try:
                     data = sockets[number].recv(RECEIVE_BYTES)
                 except ConnectionResetError:
