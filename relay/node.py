@@ -16,10 +16,9 @@ from relay import settings as config
 from relay.address import Addresses
 from relay.clock import Clock, SteadyClock, SystemClock
 from relay.core.artifacts import HOLD_MS, Keeping
-from relay.core.catalogue import Catalogue
 from relay.core.event import FINAL_TYPES, OPERATOR_TYPES, TYPES, Event
-from relay.core.holding import SubmittingHeld
 from relay.core.target import own_doors
+from relay.crew import Crew
 from relay.errors import ConfigurationError, RelayError
 from relay.feed import Feed
 from relay.net.artifacts import UpstreamArtifacts
@@ -27,30 +26,20 @@ from relay.net.upstream import Upstream
 from relay.net.webhook import WebhookSender
 from relay.serve import bound, hosted
 from relay.settings import Settings, load_catalogue
+from relay.store import sqlite
 from relay.store.bucket import Bucket
 from relay.store.contract import Store
 from relay.store.disk import Disk
 from relay.store.files import Folder
-from relay.store.mark import Mark
-from relay.store.sqlite import open_store
 from relay.vault import Vault, load_key, new_hex, parse_key
 from relay.web.app import build
 from relay.web.guard import Guard
 from relay.web.metrics import alone
 from relay.web.ports import Answered
 from relay.web.stream import Streams
-from relay.work.accounts import AccountKeeper
-from relay.work.deadlines import Deadlines
 from relay.work.deliverer import Deliverer
-from relay.work.janitor import Janitor
-from relay.work.lookout import Lookout
 from relay.work.loop import Worker
 from relay.work.mirror import House, Mirror
-from relay.work.reconciler import Reconciler
-from relay.work.replayer import Replayer
-from relay.work.searcher import Searcher
-from relay.work.submitter import Submitter
-from relay.work.timekeeper import Timekeeper
 
 
 class Node:
@@ -105,14 +94,7 @@ class Node:
         settings, clock = self.settings, self.clock
         catalogue = load_catalogue(settings.catalogue)
         vault = Vault(_key(settings))
-        store = await open_store(
-            settings.database_path,
-            new_hex=new_hex,
-            committed=self._committed,
-            metrics=self.metrics,
-            for_workers=lambda: self.work.committed(self.feed.head),
-            keeping=_keeping(settings),
-        )
+        store = await self._open_store()
         stack.push_async_callback(store.close)
         folder = None
         if settings.artifacts != "none":
@@ -156,10 +138,34 @@ class Node:
             ping=deliverer.ping,
         )
         await self._be_watched(app, stack)
-        await self._start_workers(store, upstream, catalogue, deliverer, mirror)
-        stack.push_async_callback(self._stop_workers)
+        crew = Crew(
+            settings, store, self.work, clock, upstream, catalogue=catalogue, deliverer=deliverer, mirror=mirror
+        )
+        self.workers = crew.workers
+        stack.push_async_callback(crew.stop)
+        await crew.start()
         stack.callback(self.drain)
         stack.enter_context(_drained_by_signals(self))
+
+    async def _open_store(self) -> Store:
+        settings, given = self.settings, self._parts_of_store()
+        if not settings.on_postgres:
+            return await sqlite.open_store(settings.database_path, **given)
+        try:
+            from relay.store import postgres
+        except ImportError as error:
+            message = "RELAY_DATABASE_URL: PostgreSQL needs the extra: pip install 'video-callback-relay[postgres]'"
+            raise ConfigurationError(message) from error
+        return await postgres.open_store(settings.database_url.get_secret_value(), **given)
+
+    def _parts_of_store(self) -> dict[str, Any]:
+        return {
+            "new_hex": new_hex,
+            "committed": self._committed,
+            "metrics": self.metrics,
+            "for_workers": lambda: self.work.committed(self.feed.head),
+            "keeping": _keeping(self.settings),
+        }
 
     async def _be_watched(self, app: Starlette, stack: AsyncExitStack) -> None:
         self._fill(app, metrics=self.metrics, disk=Disk(self.settings.database_path), streams=Streams())
@@ -167,70 +173,6 @@ class Node:
         stack.callback(self.metrics.unwatch)
         if self.settings.metrics_port is not None:
             await stack.enter_async_context(_metrics_served(app, self.settings.host, self.settings.metrics_port))
-
-    async def _start_workers(
-        self, store: Store, upstream: Upstream, catalogue: Catalogue, deliverer: Deliverer, mirror: Mirror
-    ) -> None:
-        """What was cut off by the last end is settled first, then everybody begins."""
-        settings, shared = self.settings, (store, self.work, self.clock)
-        in_doubt_after_s = float(settings.in_doubt_after)
-        callback_url = f"{settings.public_url}/callbacks" if settings.public_url else None
-        resubmit = settings.in_doubt == "resubmit"
-        if resubmit:
-            self._log.warning("in_doubt.resubmits", meaning="a job in doubt is sent again, and may be paid for twice")
-        mark = Mark(settings.database_path)
-        submitter = Submitter(
-            *shared,
-            upstream,
-            catalogue=catalogue,
-            callback_url=callback_url,
-            in_doubt_after_s=in_doubt_after_s,
-            mark=lambda attempt: mark.sent(attempt, store.epoch, self.feed.head),
-        )
-        timekeeper = Timekeeper(store, self.work, self.clock, upstream.off_ms)
-        reconciler = Reconciler(
-            *shared,
-            upstream,
-            in_doubt_after_s=in_doubt_after_s,
-            bad_output_retries=settings.retry_bad_output,
-            resubmit=resubmit,
-        )
-        self.workers = [
-            timekeeper,
-            AccountKeeper(*shared, upstream, given=settings.accounts),
-            submitter,
-            Searcher(*shared, upstream, given=settings.accounts, in_doubt_after_s=in_doubt_after_s),
-            reconciler,
-            deliverer,
-            Replayer(*shared),
-            mirror,
-            Deadlines(*shared),
-            Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
-            Janitor(*shared),
-        ]
-        await timekeeper.recover()
-        if older := await mark.older(store):
-            await store.apply(SubmittingHeld(older, self.clock.now_ms()))
-        await mark.made(store)
-        if hold := await store.hold():
-            self._log.warning("submitting.held", reason=hold.reason, remedy="relay resume, once the search is done")
-        in_doubt, released = await submitter.recover(), await deliverer.recover()
-        files_cut = await mirror.recover()
-        await reconciler.recover()
-        for worker in self.workers:
-            worker.start()
-        self._log.info(
-            "relay.started",
-            instance=store.instance,
-            upstream=settings.upstream_url,
-            finds_ends="by callbacks and polls" if settings.public_url else "by polls alone: no RELAY_PUBLIC_URL",
-            attempts_in_doubt=in_doubt,
-            deliveries_released=released,
-            files_cut=files_cut,
-        )
-
-    async def _stop_workers(self) -> None:
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
     @staticmethod
     def _fill(app: Starlette, **parts: Any) -> None:

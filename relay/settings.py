@@ -28,6 +28,7 @@ SLOTS_MAX: Final = 10
 INBOX_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,200}")
 # For the client commands, which read them themselves.
 _OF_CLIENTS: Final = frozenset({"RELAY_URL", "RELAY_TOKEN"})
+_POSTGRES: Final = ("postgresql://", "postgres://")
 _SECRET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=?")
 _DURATION: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -117,7 +118,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    database_url: str = Field("sqlite:///relay.db", validation_alias=AliasChoices("RELAY_DATABASE_URL", "DATABASE_URL"))
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///relay.db"), validation_alias=AliasChoices("RELAY_DATABASE_URL", "DATABASE_URL")
+    )
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535, validation_alias=AliasChoices("RELAY_PORT", "PORT"))
     upstream_url: str = "https://api.useapi.net/v1/runwayml"
@@ -212,7 +215,10 @@ class Settings(BaseSettings):
 
     @field_validator("secret_key")
     @classmethod
-    def _is_key(cls, key: SecretStr | None) -> SecretStr | None:
+    def _is_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        database = info.data.get("database_url")
+        if key is None and database is not None and database.get_secret_value().startswith(_POSTGRES):
+            raise ValueError("is required with PostgreSQL, and is the same for all relays on one database")
         if key is not None and not _SECRET_KEY.fullmatch(key.get_secret_value().strip()):
             raise ValueError("must be 32 bytes in URL-safe base64: 43 characters of A-Z, a-z, 0-9, - and _")
         return key
@@ -226,11 +232,16 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _is_sqlite(cls, url: str) -> str:
-        file = url.removeprefix("sqlite:///")
-        if file == url or not file or file.startswith((":", "file:")):
-            raise ValueError("must be sqlite:///file.db, or sqlite:////absolute/file.db")
+    def _is_database(cls, url: SecretStr) -> SecretStr:
+        text = url.get_secret_value()
+        file = text.removeprefix("sqlite:///")
+        if not text.startswith(_POSTGRES) and (file == text or not file or file.startswith((":", "file:"))):
+            raise ValueError("must be sqlite:///file.db, sqlite:////absolute/file.db or postgresql://…")
         return url
+
+    @property
+    def on_postgres(self) -> bool:
+        return self.database_url.get_secret_value().startswith(_POSTGRES)
 
     @property
     def artifacts_path(self) -> Path:
@@ -241,13 +252,15 @@ class Settings(BaseSettings):
 
     @property
     def database_path(self) -> Path:
-        return Path(self.database_url.removeprefix("sqlite:///"))
-
+        """The SQLite file, or with PostgreSQL where it would be: the relay's own other files lie there."""
+        url = self.database_url.get_secret_value()
+        return Path("relay.db" if self.on_postgres else url.removeprefix("sqlite:///"))
 
     @property
     def key_path(self) -> Path:
         """Where the key is kept that none was given for."""
         return Path(f"{self.database_path}.key")
+
 
 class _OnlyGiven(Settings):
     """Settings from arguments alone: no environment, no file."""

@@ -42,7 +42,11 @@ def refused(**values: Any) -> str:
 
 def test_two_tokens_are_enough_and_the_rest_has_the_contracts_defaults() -> None:
     settings = given(**REQUIRED)
-    assert (settings.database_url, settings.host, settings.port) == ("sqlite:///relay.db", "127.0.0.1", 8080)
+    assert (settings.database_url.get_secret_value(), settings.host, settings.port) == (
+        "sqlite:///relay.db",
+        "127.0.0.1",
+        8080,
+    )
     assert (settings.upstream_url, settings.public_url) == ("https://api.useapi.net/v1/runwayml", None)
     assert (settings.queue_per_token, settings.queue_max, settings.validation) == (100, 10_000, "strict")
     assert (settings.in_doubt_after, settings.artifact_url_ttl) == (6 * 3_600, 7 * 86_400)
@@ -53,7 +57,7 @@ def test_every_problem_is_told_in_one_message_and_none_of_them_shows_a_secret(mo
     environment(
         monkeypatch,
         RELAY_ADMIN_TOKEN="too-short-hush",
-        RELAY_DATABASE_URL="postgresql://me:hush@host/db",
+        RELAY_DATABASE_URL="mysql://me:hush@host/db",
         RELAY_SECRET_KEY="hush-hush-hush",
         RELAY_UPSTREAM_URL="https://me:hush@api.example.com",
         RELAY_PORT="http",
@@ -141,7 +145,11 @@ def test_given_settings_know_no_environment_and_no_file(monkeypatch: pytest.Monk
     Path(".env").write_text("RELAY_HOST=dotenv\n")
     Path("relay.toml").write_text("not even TOML")
     settings = given(**REQUIRED)
-    assert (settings.host, settings.port, settings.database_url) == ("127.0.0.1", 8080, "sqlite:///relay.db")
+    assert (settings.host, settings.port, settings.database_url.get_secret_value()) == (
+        "127.0.0.1",
+        8080,
+        "sqlite:///relay.db",
+    )
     assert settings.upstream_url == "https://api.useapi.net/v1/runwayml"
 
 

@@ -16,9 +16,13 @@ PACKAGE = ROOT / "relay"
 MAY_IMPORT = {
     "doctor": {"settings", "store", "vault", "errors"},
     "restore": {"settings", "store", "core", "vault", "errors"},
-    "cli": {"doctor", "restore", "node", "serve", "client", "sandbox", "settings", "errors", "clock", "observe", "vault"},
+    "cli": {
+        "doctor", "restore", "node", "serve", "client", "sandbox", "settings", "errors", "clock", "observe", "vault",
+    },
+    "crew": {"settings", "clock", "errors", "observe", "feed", "core", "store", "net", "work"},
     "node": {
-        "settings", "serve", "clock", "errors", "observe", "vault", "address", "feed", "core", "store", "net", "work", "web",
+        "crew", "settings", "serve", "clock", "errors", "observe", "vault", "address", "feed", "core", "store", "net",
+        "work", "web",
     },
     "web": {"store", "feed", "core", "clock", "observe", "errors", "vault", "address", "settings"},
     "work": {"store", "feed", "core", "clock", "observe", "errors", "vault", "address"},

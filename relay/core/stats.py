@@ -1,17 +1,21 @@
 """Figures of a span of time: how many jobs ended how, how long they waited and took, how often accounts were busy."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from relay.core.dispatch import Account
-from relay.core.job import FINAL, STATES, iso
+from relay.core.job import FINAL, STATES, Job, iso
+from relay.core.ledger import Record
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 # More bars than this nobody tells apart.
 HOURS_AT_MOST_MS: Final = 7 * DAY_MS
+# Below so many seconds times are counted in steps of so many.
+_SCALE: Final = ((10, 1), (60, 5), (600, 30), (3_600, 120))
+_COARSE_S: Final = 1_200
 ENDED: Final = tuple(state for state in STATES if state in FINAL)
 
 
@@ -28,6 +32,34 @@ class Tally:
     account: str = ""
     bucket: int = 0
     counted: int
+
+
+def tallied(before: Record | None, after: Record) -> Iterator[Tally]:
+    """What is to be counted because this row became that one: a job's end, once, and answers of a busy account."""
+    if isinstance(after, Job) and after.finished_at_ms is not None:
+        if isinstance(before, Job) and before.finished_at_ms is not None:
+            return
+        at_ms, model, account = after.finished_at_ms, after.model, after.account or ""
+        yield Tally(at_ms=at_ms // HOUR_MS * HOUR_MS, figure=after.state, model=model, account=account, counted=1)
+        for figure, counts, took_ms in (
+            ("waited", after.origin != "adopted", (after.submitted_at_ms or 0) - after.created_at_ms),
+            ("rendered", after.state == "succeeded", at_ms - (after.submitted_at_ms or 0)),
+        ):
+            if counts and after.submitted_at_ms is not None:
+                day_ms, bucket = at_ms // DAY_MS * DAY_MS, _nearest(took_ms)
+                yield Tally(at_ms=day_ms, figure=figure, model=model, account=account, bucket=bucket, counted=1)
+    elif isinstance(after, Account):
+        more = after.busy_answers - (before.busy_answers if isinstance(before, Account) else 0)
+        if more > 0:
+            at_ms = after.updated_at_ms // HOUR_MS * HOUR_MS
+            yield Tally(at_ms=at_ms, figure="busy", account=after.email, counted=more)
+
+
+def _nearest(took_ms: int) -> int:
+    """Seconds, the nearest ones of a scale that is as fine as its figures are used."""
+    seconds = max(0, took_ms + 500) // 1000
+    step = next((step for below, step in _SCALE if seconds < below), _COARSE_S)
+    return (seconds + step // 2) // step * step
 
 
 def step_ms(since_ms: int, until_ms: int) -> int:

@@ -4,6 +4,7 @@
 are bounded by their `limit`. An engine that cannot write raises `Unavailable`, and comes back by itself.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -116,6 +117,15 @@ class Store(Protocol):
         """The first part of the ids of events written now."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether other relays may be at work on the same database."""
+        ...
+
+    def leading(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Enters when the workers of this relay are the ones to work; the event is set when they are no more."""
+        ...
+
     async def apply(self, happening: Happening[R]) -> R:
         """Decide and commit; the result is what the happening answers."""
         ...
@@ -222,8 +232,8 @@ class Store(Protocol):
         """When, behind that time, the next attempt has to be asked about."""
         ...
 
-    async def attempts_sending(self) -> list[Attempt]:
-        """Attempts whose answer never came, because whoever sent them is gone."""
+    async def attempts_sending(self, before_ms: int = 2**62) -> list[Attempt]:
+        """Attempts that were sent until then and whose answer never came, because whoever sent them is gone."""
         ...
 
     async def adoptions_due(self, now_ms: int, limit: int) -> list[Adoption]:

@@ -15,7 +15,7 @@ from relay.core.stats import Tally
 from relay.store.contract import LOOKED_AT_MAX, Due, EventFilter, JobFilter, JobPage, Totals
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY
-from relay.store.where import SHOWN_STATE, Where, chosen_jobs, listed, selected, selected_as_shown
+from relay.store.where import SHOWN_STATE, WORDS, Where, chosen_jobs, listed, selected, selected_as_shown
 
 T = TypeVar("T")
 Fetch = Callable[[str, dict[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -49,6 +49,11 @@ _OWED: Final = (
 class Reads:
     """The reading half of a store, over one `fetch(SQL, parameters)` of an engine."""
 
+    # SQLite keeps to the order of the loops, in which the left side comes newest first: nothing is sorted.
+    each_job = "CROSS JOIN jobs USING (seq)"
+    newest_first = ""
+    by_words = WORDS
+
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
@@ -59,7 +64,7 @@ class Reads:
     async def earliest(self) -> int:
         # By one statement: between two, the first events of all may be committed, and would seem to be gone.
         sql = (
-            "SELECT COALESCE((SELECT min(seq) FROM events), CAST(value AS INTEGER) + 1) AS seq "
+            "SELECT COALESCE((SELECT min(seq) FROM events), CAST(value AS BIGINT) + 1) AS seq "
             "FROM meta WHERE name = 'head'"
         )
         return int((await self._fetch(sql, {}))[0]["seq"])
@@ -96,19 +101,20 @@ class Reads:
         if len(rows) > limit:
             return JobPage(found, found[-1].seq)
         # Fewer than were asked for: is this the end, or only as far as was looked?
-        [row] = await self._fetch(f"SELECT count(*) AS jobs, min(seq) AS seq FROM ({looked_at[0]})", looked_at[1])
+        [row] = await self._fetch(
+            f"SELECT count(*) AS jobs, min(seq) AS seq FROM ({looked_at[0]}) AS looked", looked_at[1]
+        )
         return JobPage(found, row["seq"] if row["jobs"] >= LOOKED_AT_MAX else None)
 
     async def _jobs(
         self, names: str, wanted: JobFilter, before_seq: int | None, limit: int, looked_at: int
     ) -> tuple[Sequence[Mapping[str, Any]], tuple[str, dict[str, Any]]]:
         """Rows with these columns, newest first; and the question for the numbers of all that were looked at."""
-        chosen, where = chosen_jobs(wanted)
+        chosen, where = chosen_jobs(wanted, self.by_words)
         behind, before = await self._seqs_between(wanted)
         values = where.values | {"before": before if before_seq is None else min(before, before_seq), "behind": behind}
         values |= {"looked_at": looked_at if str(where) != _ANY else min(looked_at, limit), "limit": limit}
-        # By the order of the loops, and not sorted: the left side comes newest first.
-        sql = f"SELECT {names} FROM ({chosen}) AS chosen CROSS JOIN jobs USING (seq) WHERE {where} LIMIT :limit"
+        sql = f"SELECT {names} FROM ({chosen}) AS chosen {self.each_job} WHERE {where} {self.newest_first} LIMIT :limit"
         return await self._fetch(sql, values), (chosen, values)
 
     async def _seqs_between(self, wanted: JobFilter) -> tuple[int, int]:
@@ -118,8 +124,8 @@ class Reads:
         for among so many that neither can hide.
         """
         part = "SELECT seq FROM jobs WHERE created_at_ms"
-        first = f"SELECT min(seq) FROM ({part} >= :since_ms ORDER BY created_at_ms LIMIT :limit)"
-        last = f"SELECT max(seq) FROM ({part} < :until_ms ORDER BY created_at_ms DESC LIMIT :limit)"
+        first = f"SELECT min(seq) FROM ({part} >= :since_ms ORDER BY created_at_ms LIMIT :limit) AS first"
+        last = f"SELECT max(seq) FROM ({part} < :until_ms ORDER BY created_at_ms DESC LIMIT :limit) AS last"
         since_ms, until_ms = wanted.since_ms, wanted.until_ms
         if since_ms is None and until_ms is None:
             return 0, _ALL
@@ -155,7 +161,8 @@ class Reads:
         first = f"SELECT seq FROM jobs WHERE state = 'queued' AND token_id = t.token AND ({runnable})"
         # One token after the other along the index of the queue: the length of the queue is of no account.
         sql = (
-            "WITH RECURSIVE t (token) AS (SELECT '' UNION ALL SELECT (SELECT min(token_id) FROM jobs "
+            "WITH RECURSIVE t (token) AS (SELECT min(token_id) FROM jobs WHERE state = 'queued' UNION ALL "
+            "SELECT (SELECT min(token_id) FROM jobs "
             "WHERE state = 'queued' AND token_id > t.token) FROM t WHERE t.token IS NOT NULL) "
             f"SELECT {_WAITING} FROM t JOIN jobs ON seq = ({first} ORDER BY priority DESC, seq LIMIT 1) LIMIT :limit"
         )
@@ -253,8 +260,9 @@ class Reads:
         sql = "SELECT min(ask_at_ms) AS at_ms FROM attempts WHERE ask_at_ms > :after_ms"
         return (await self._fetch(sql, {"after_ms": after_ms}))[0]["at_ms"]  # type: ignore[no-any-return]
 
-    async def attempts_sending(self) -> list[Attempt]:
-        return await self._list(Attempt, f"WHERE {_OCCUPYING} AND state = 'sending' LIMIT :limit", {"limit": 100})
+    async def attempts_sending(self, before_ms: int = 2**62) -> list[Attempt]:
+        where = f"WHERE {_OCCUPYING} AND state = 'sending' AND sent_at_ms <= :before_ms LIMIT :limit"
+        return await self._list(Attempt, where, {"before_ms": before_ms, "limit": 100})
 
     async def adoptions_due(self, now_ms: int, limit: int) -> list[Adoption]:
         where = "WHERE ask_at_ms <= :now_ms ORDER BY ask_at_ms LIMIT :limit"
@@ -389,7 +397,7 @@ class Reads:
         sql = (
             "SELECT min(at_ms) AS at_ms FROM (SELECT min(next_at_ms) AS at_ms FROM artifacts "
             "WHERE state = 'wanted' AND next_at_ms > :after_ms UNION ALL SELECT min(held_until_ms) FROM artifacts "
-            "WHERE held_until_ms > :after_ms)"
+            "WHERE held_until_ms > :after_ms) AS next"
         )
         return (await self._fetch(sql, {"after_ms": after_ms}))[0]["at_ms"]  # type: ignore[no-any-return]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import compress
 from operator import attrgetter, is_not
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from pydantic_core import from_json, to_json
 
@@ -46,6 +46,21 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     StoredFile: ("artifacts", ("id",)),
     Hold: ("holds", ("id",)),
 }
+
+
+def kinds(table: str) -> dict[str, type[Any]]:
+    """Of which type what a table's columns hold is, by their names."""
+    record_type = next(kind for kind, (name, _) in TABLES.items() if name == table)
+    found: dict[str, type[Any]] = {}
+    for field in fields(record_type):
+        if field.metadata.get("json"):
+            found[field.name] = str
+            continue
+        hint: Any = get_type_hints(record_type)[field.name]
+        # An optional value, and words of which only some are allowed.
+        parts = [part for part in get_args(hint) if part is not type(None)] if not isinstance(hint, type) else [hint]
+        found[field.name] = parts[0] if isinstance(parts[0], type) else str
+    return found
 
 
 def columns(record_type: type[Any]) -> str:

@@ -28,6 +28,7 @@ from relay.store.held import Held
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.rows import for_many
+from relay.store.statements import KEPT_QUARANTINE
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -48,6 +49,8 @@ _OF_ONE: Final = (
 
 class SqliteStore(Reads):
     """Implements `relay.store.contract.Store`; made by `open_store`."""
+
+    shared = False
 
     def __init__(
         self,
@@ -80,6 +83,11 @@ class SqliteStore(Reads):
 
     async def apply(self, happening: Happening[R]) -> R:
         return await self._writer.apply(happening)
+
+    @asynccontextmanager
+    async def leading(self) -> AsyncIterator[asyncio.Event]:
+        """At once and for ever: nobody else can open the file."""
+        yield asyncio.Event()
 
     async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
         return await self._in_thread(lambda: self._file.trim_quarantine(max_entries, max_bytes))
@@ -313,13 +321,7 @@ class WritingFile:
                 self._sql.execute("ROLLBACK TO one")
                 one = Written(written.head, [error])
             self._sql.execute("RELEASE one")
-            written = Written(
-                one.head,
-                [*written.results, *one.results],
-                [*written.events, *one.events],
-                written.for_workers or one.for_workers,
-                [*written.ended, *one.ended],
-            )
+            written.take(one)
         return written
 
     def _write(self, statements: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
@@ -358,13 +360,8 @@ class WritingFile:
 
     def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
         """Delete the oldest entries, so that at most so many, and so many bytes, are left."""
-        kept = (
-            "SELECT min(seq) AS seq FROM (SELECT seq, row_number() OVER newest AS place, "
-            "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) "
-            "WHERE place <= ? AND bytes <= ?"
-        )
         try:
-            first = self._sql.execute(kept, (max_entries, max_bytes)).fetchone()["seq"]
+            first = self._sql.execute(KEPT_QUARANTINE, {"entries": max_entries, "bytes": max_bytes}).fetchone()["seq"]
             cursor = self._sql.execute("DELETE FROM quarantine WHERE seq < ?", (first if first is not None else 2**62,))
         except sqlite3.Error as error:
             raise _cannot_write(error) from error

@@ -4,6 +4,7 @@ All queries of a happening are independent of each other, so that an engine may 
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Changes, Hold, Loaded, Needs, Quarantined, Record, Token, UsedKey
 from relay.core.replaying import BATCH
+from relay.core.stats import tallied
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
 from relay.store.waits import moved
 from relay.store.where import selected
@@ -186,7 +188,7 @@ def _callback_seen(needs: Needs) -> Query:
         values = {"task_id": needs.upstream_task_id, "sha256": needs.sha256}
     sql = (
         f"SELECT 1 AS seen FROM callbacks WHERE {of_attempt} AND sha256 = :sha256 "
-        f"UNION ALL SELECT 1 FROM quarantine WHERE sha256 = :sha256 AND job_id IS {of_job}"
+        f"UNION ALL SELECT 1 FROM quarantine WHERE sha256 = :sha256 AND job_id IS NOT DISTINCT FROM {of_job}"
     )
     return "callback", sql, values
 
@@ -284,6 +286,14 @@ class Pending:
         # Whoever moves the waits has had to look into the database: what was decided before is written already.
         self._shift_ms += changes.shift_ms
 
+    def _tallies(self) -> list[tuple[Any, ...]]:
+        """How much each tally grows."""
+        counted: Counter[tuple[Any, ...]] = Counter()
+        for first, last in self._rows.values():
+            for tally in tallied(first, last):
+                counted[tally.at_ms, tally.figure, tally.model, tally.account, tally.bucket] += tally.counted
+        return [(*key, more) for key, more in counted.items()]
+
     def take(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """`(SQL, rows of parameters)` for all of it, the same statement once; afterwards nothing is pending."""
         statements: dict[str, list[tuple[Any, ...]]] = {}
@@ -292,6 +302,8 @@ class Pending:
                 statements.setdefault(put(last), []).append(to_row(last))
             elif changed := update(first, last):
                 statements.setdefault(changed[0], []).append(changed[1])
+        if tallies := self._tallies():
+            statements[_COUNT] = tallies
         erased = [(EMPTY, last.id) for _, last in self._rows.values() if isinstance(last, Job) and last.erased_at_ms]
         drops, self._rows, self._drops = self._drops, {}, []
         shift_ms, self._shift_ms = self._shift_ms, 0
@@ -309,7 +321,17 @@ class Pending:
                 yield _BURY, [(record.updated_at_ms, record.id)]
 
 
+# The first entry that stays when at most so many, and so many bytes, do.
+KEPT_QUARANTINE: Final = (
+    "SELECT min(seq) AS seq FROM (SELECT seq, row_number() OVER newest AS place, "
+    "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) AS entry "
+    "WHERE place <= :entries AND bytes <= :bytes"
+)
 EMPTY: Final = zlib.compress(b"")
+_COUNT: Final = (
+    "INSERT INTO tallies (at_ms, figure, model, account, bucket, counted) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (at_ms, figure, model, account, bucket) DO UPDATE SET counted = tallies.counted + excluded.counted"
+)
 _BURY: Final = (
     "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed', lease_until_ms = NULL, "
     "finished_at_ms = ? WHERE subscription_id = ? AND state IN ('waiting', 'due', 'sending')"

@@ -75,17 +75,21 @@ def selected_as_shown(wanted: Selection) -> Where:
     return where.any_of(SHOWN_STATE, wanted.state, name="state")
 
 
-def chosen_jobs(wanted: JobFilter) -> tuple[str, Where]:
+# Jobs with all of these words, newest first: never by rank, which would look at all of them.
+WORDS: Final = (
+    "SELECT rowid AS seq FROM jobs_text WHERE jobs_text MATCH :words AND rowid < :before AND rowid > :behind "
+    "ORDER BY rowid DESC LIMIT :looked_at"
+)
+
+
+def chosen_jobs(wanted: JobFilter, by_words: str = WORDS) -> tuple[str, Where]:
     """SQL for the `seq` of the jobs that one of the filters chooses, newest first and lazily, and the other conditions.
 
     It takes `:before`, `:behind` and `:looked_at`. Several values of the filter are merged, each read along the index:
     with IN, SQLite would read the whole table, or sort all that it finds.
     """
     if wanted.words:
-        # Never by rank: that would look at all of them.
-        first = "jobs_text MATCH :words AND rowid < :before AND rowid > :behind ORDER BY rowid DESC"
-        chosen = f"SELECT rowid AS seq FROM jobs_text WHERE {first} LIMIT :looked_at"
-        return chosen, _rest(wanted, "", words=" ".join(map(_quoted, wanted.words)))
+        return by_words, _rest(wanted, "", words=" ".join(map(_quoted, wanted.words)))
     # What has succeeded is most of all; what has not is little.
     rare = wanted.state and "succeeded" not in wanted.state
     by = "state" if rare and not wanted.reply_ref else next((name for name in _BY if getattr(wanted, name)), "")

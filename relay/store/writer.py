@@ -50,6 +50,14 @@ class Written:
             elif isinstance(record, Delivery) and record.finished_at_ms is not None:
                 self.ended.append(record.state)
 
+    def take(self, one: "Written") -> None:
+        """What came of another part of the group, decided behind this one."""
+        self.head = one.head
+        self.results += one.results
+        self.events += one.events
+        self.for_workers |= one.for_workers
+        self.ended += one.ended
+
 
 Commit = Callable[[Sequence[Happening[Any]]], Awaitable[Written]]
 

@@ -41,9 +41,12 @@ class Deliverer(Worker):
         self._flying: Counter[str] = Counter()
         self._failing: set[str] = set()
 
-    async def recover(self) -> int:
-        """At start: what somebody was sending when the relay was killed is due again. How many there were."""
-        return await self._release(None)
+    async def recover(self, *, shared: bool = False) -> int:
+        """At start: what somebody was sending when the relay was killed is due again. How many there were.
+
+        Where several relays share the database, only what was not answered for as long as any send takes.
+        """
+        return await self._release(self._clock.now_ms() if shared else None)
 
     async def step(self) -> int | None:
         await self._release(self._clock.now_ms())

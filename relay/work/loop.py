@@ -40,6 +40,7 @@ class Worker(ABC):
         """Do what can be done now; the wall-clock time (ms) of what comes next, None for nothing known."""
 
     def start(self) -> None:
+        self._stopping = False
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:

@@ -23,8 +23,7 @@ STOPPED: Final = "the relay was stopped while the request was under way"
 BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
 
-async def _no_mark(attempt: Attempt) -> None:
-    pass
+Mark = Callable[[Attempt, str, int], Awaitable[None]]
 
 
 class Submitter(Worker):
@@ -42,11 +41,14 @@ class Submitter(Worker):
         catalogue: Catalogue,
         callback_url: str | None,
         in_doubt_after_s: float,
-        mark: Callable[[Attempt], Awaitable[None]] = _no_mark,
+        lease_s: float = 0.0,
+        mark: Mark | None = None,
     ) -> None:
-        """`mark` writes down beside the store that an attempt is about to be sent."""
+        """`lease_s`: for how long another relay on the same database may be sending an attempt. `mark` writes down
+        beside the store that one is about to be sent."""
         super().__init__(store, feed, clock)
         self._upstream = upstream
+        self._lease_ms = int(lease_s * 1000)
         self._mark = mark
         self._catalogue = catalogue
         self._callback_url = callback_url
@@ -55,13 +57,15 @@ class Submitter(Worker):
     async def recover(self) -> int:
         """Before anything is sent: an attempt whose answer never came is in doubt. How many there were."""
         found = 0
-        while attempts := await self._store.attempts_sending():
+        while attempts := await self._store.attempts_sending(self._clock.now_ms() - self._lease_ms):
             for attempt in attempts:
                 await self._store.apply(self._answered(attempt, Unknown(STOPPED)))
             found += len(attempts)
         return found
 
     async def step(self) -> int | None:
+        if self._lease_ms:
+            await self.recover()
         while not self._stopping:
             if await self._store.hold() is not None:
                 return None
@@ -96,7 +100,8 @@ class Submitter(Worker):
         job = await self._store.job(attempt.job_id)
         if job is None:
             return
-        await self._mark(attempt)
+        if self._mark is not None:
+            await self._mark(attempt, self._store.epoch, self._feed.head)
         try:
             outcome = await self._upstream.create(self._fields(job.request, attempt, token))
         except Exception:

@@ -11,7 +11,19 @@ from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import KEYS, Adoption, Callback, Happening, Hold, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import (
+    KEYS,
+    Adoption,
+    Callback,
+    Happening,
+    Hold,
+    Loaded,
+    Needs,
+    Quarantined,
+    Record,
+    Token,
+    UsedKey,
+)
 from relay.core.replaying import BATCH
 from tests.core.builders import JOB_ID, accepted, account, answered, started, submitted
 

@@ -2,25 +2,40 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from relay.core.job import Job
 from relay.core.ledger import Changes, Happening, Loaded, Needs, Record
+from relay.store import postgres
 from relay.store.sqlite import SqliteStore, open_store
 from relay.store.writer import Committed
 from tests.core.builders import submitted
+from tests.postgres import Cluster
 
 
 def new_hex(digits: int) -> str:
     return "0a1b2c3d4e5f6071"[:digits]
 
 
+# The server that stores are opened on while a test of both engines runs on PostgreSQL.
+server: ContextVar[Cluster | None] = ContextVar("server", default=None)
+
+
 @asynccontextmanager
 async def opened(path: Path, committed: Committed = lambda head, events: None) -> AsyncGenerator[SqliteStore]:
-    """The store on the file `path`; `committed` is told of each commit."""
-    store = await open_store(path, new_hex=new_hex, committed=committed)
+    """The store on the file `path`, or on tables of that name; `committed` is told of each commit.
+
+    A test of both engines sees nothing but the contract of the store, whatever the type says.
+    """
+    store: Any
+    if (cluster := server.get()) is not None:
+        url = await cluster.database(str(path))
+        store = await postgres.open_store(url, new_hex=new_hex, committed=committed)
+    else:
+        store = await open_store(path, new_hex=new_hex, committed=committed)
     try:
         yield store
     finally:

@@ -22,7 +22,7 @@ from relay.store.sqlite import WritingFile
 from relay.store.statements import loaded, queries
 from tests.core.builders import EMAIL, NOW_MS, accepted, answered, callback, started, submitted, subscription, task_body
 from tests.store.serving import Breaks, new_hex
-from tests.store.test_sqlite import happenings, with_own_doors
+from tests.store.test_contract import happenings, with_own_doors
 
 BEFORE: list[Happening[Any]] = [
     SubscriptionSaved(subscription(types=["job.progress", "job.succeeded"])),

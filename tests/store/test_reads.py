@@ -30,7 +30,7 @@ from tests.core.builders import (
 )
 from tests.store.serving import Writes, apply_all, opened, queued
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("engine")]
 
 
 async def test_a_job_is_found_by_each_of_its_ids(tmp_path: Path) -> None:

@@ -5,48 +5,30 @@ import contextlib
 import os
 import subprocess
 import sys
-from dataclasses import is_dataclass, replace
-from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from relay.core.accounts import AccountsListed, SeenAccount
-from relay.core.delivering import DeliveryClaimed, SubscriptionSaved
-from relay.core.event import Event
-from relay.core.job import Job
 from relay.core.ledger import Happening
-from relay.core.submitting import AttemptStarted
-from relay.errors import ConfigurationError, LimitReached, Unavailable
-from relay.store import sqlite, writer
-from relay.store.contract import EventFilter, JobFilter
+from relay.errors import ConfigurationError, Unavailable
+from relay.store import sqlite
+from relay.store.contract import JobFilter
 from relay.store.driver import sqlite3
-from relay.store.rows import TABLES, columns, from_row
-from relay.store.sqlite import SqliteStore, WritingFile
+from relay.store.rows import TABLES
+from relay.store.sqlite import SqliteStore
 from tests.core.builders import (
-    EMAIL,
-    NOW_MS,
     SECRET,
     accepted,
     answered,
     asked,
     callback,
-    job,
-    looked,
     report,
-    sent,
     started,
     submitted,
-    subscription,
     task_body,
 )
-from tests.core.memory import Memory
-from tests.core.test_ledger import answers, bodies, outcome_for, reports
-from tests.store.serving import Breaks, Raises, Writes, apply_all, new_hex, opened, pragma, queued
+from tests.store.serving import Breaks, Raises, apply_all, opened, pragma, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -82,37 +64,6 @@ async def test_a_commit_is_on_disk_before_anybody_is_told(tmp_path: Path) -> Non
         assert await pragma(store, "journal_mode") == "wal"
 
 
-async def test_many_at_once_share_few_commits_and_each_gets_its_own_result(tmp_path: Path) -> None:
-    heads: list[int] = []
-    async with opened(tmp_path / "relay.db", lambda head, events: heads.append(head)) as store:
-        names = [f"job-{n}" for n in range(600)]
-        jobs = await asyncio.gather(*(store.apply(queued(name, queue_per_token=1_000)) for name in names))
-        assert [job.id for job in jobs] == names
-        assert await store.head() == heads[-1] == 600
-    assert len(heads) <= 1 + 600 // writer.GROUP_MAX + 1
-    assert heads == sorted(heads)
-
-
-async def test_what_was_acknowledged_is_there_for_the_next_read(tmp_path: Path) -> None:
-    async with opened(tmp_path / "relay.db") as store:
-        for n in range(20):
-            await store.apply(queued(f"job-{n}"))
-            assert await store.job(f"job-{n}") is not None
-
-
-async def test_reopening_finds_everything_and_goes_on_counting(tmp_path: Path) -> None:
-    path = tmp_path / "relay.db"
-    async with opened(path) as store:
-        await apply_all(store, SubscriptionSaved(subscription()), submitted(), started(), answered(accepted()))
-        await apply_all(store, callback(task_body("RUNNING")), callback(b"spam"))
-        before, who = await everything(store), (store.instance, store.epoch)
-    async with opened(path) as store:
-        assert (await everything(store), (store.instance, store.epoch)) == (before, who)
-        head = await store.head()
-        await store.apply(asked(report("SUCCEEDED", "1")))
-        assert [event.seq for event in await store.events_after(head, EventFilter(), 9)] == [head + 1]
-
-
 async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await store.apply(submitted())
@@ -130,32 +81,6 @@ async def test_no_secret_stands_in_the_files_bytes(tmp_path: Path) -> None:
 
 
 # Groups
-
-
-async def test_a_happening_that_fails_does_not_fail_its_neighbours_and_leaves_no_gap(tmp_path: Path) -> None:
-    async with opened(tmp_path / "relay.db") as store:
-        group: list[Happening[Any]] = [
-            queued("a"),
-            queued("b", queue_max=1),
-            queued("c", task_id="task of a"),
-            Raises(KeyError("a defect of ours")),
-            Raises(ValueError("not a value")),
-            queued("d"),
-        ]
-        results = await asyncio.gather(*map(store.apply, group), return_exceptions=True)
-        kinds = [Job, LimitReached, sqlite3.IntegrityError, KeyError, ValueError, Job]
-        assert [type(result) for result in results] == kinds
-        assert [event.seq for event in await store.events_after(0, EventFilter(), 9)] == [1, 2]
-        assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["d", "a"]
-
-
-async def test_of_a_happening_that_fails_half_way_nothing_is_written(tmp_path: Path) -> None:
-    async with opened(tmp_path / "relay.db") as store:
-        await store.apply(queued("a"))
-        half = Writes((subscription(), job(id="b", task_id="task of a")))
-        results = await asyncio.gather(store.apply(half), store.apply(queued("c")), return_exceptions=True)
-        assert [type(result) for result in results] == [sqlite3.IntegrityError, Job]
-        assert await store.subscriptions() == []
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")])
@@ -274,59 +199,3 @@ async def test_a_store_whose_readers_cannot_be_opened_closes_what_it_had(
     assert open_files_in(tmp_path) == []
     async with opened(tmp_path / "relay.db") as store:
         await store.apply(submitted())
-
-
-async def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    async with opened(tmp_path / "relay.db") as store:
-        pass
-    with pytest.raises(Unavailable, match="shutting down"):
-        await store.apply(submitted())
-
-
-# Of one mind with the ledger
-
-numbers = st.integers(1, 3)
-moments = st.integers(NOW_MS, NOW_MS + 20_000_000)
-happenings: st.SearchStrategy[Happening[Any]] = st.one_of(
-    st.builds(started, moments),
-    numbers.flatmap(lambda n: st.builds(answered, outcome_for(n), moments, number=st.just(n))),
-    st.builds(callback, bodies, moments, door=numbers.map("hash-{}".format)),
-    st.builds(asked, answers, moments, number=numbers),
-    st.builds(looked, st.none() | reports, moments, number=numbers),
-    st.builds(sent, st.integers(1, 6).map("0a1b2c3d-{}.sub-1".format), st.sampled_from([200, 500, 410, None]), moments),
-    st.integers(1, 6).map(lambda n: DeliveryClaimed(f"0a1b2c3d-{n}.sub-1", NOW_MS * 2, NOW_MS + 60_000)),
-)
-
-
-def without_seq(record: Any) -> Any:
-    """The record without the number that its table gave it; an event's is the ledger's."""
-    numbered = is_dataclass(record) and hasattr(record, "seq") and not isinstance(record, Event)
-    return replace(record, seq=0) if numbered else record
-
-
-def with_own_doors(steps: list[Happening[Any]]) -> list[Happening[Any]]:
-    """Every attempt gets an address of its own, as those that chance makes are."""
-    doors = count(1)
-    return [replace(one, token_hash=f"hash-{next(doors)}") if isinstance(one, AttemptStarted) else one for one in steps]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(happenings, max_size=25))
-def test_the_file_comes_to_the_same_end_as_the_ledger_alone(some: list[Happening[Any]]) -> None:
-    listed = AccountsListed((SeenAccount(EMAIL, 2),), NOW_MS)
-    first: list[Happening[Any]] = [SubscriptionSaved(subscription()), listed, submitted(2), submitted()]
-    steps = first + with_own_doors(some)
-    memory = Memory(epoch=new_hex(8))
-    with TemporaryDirectory() as folder:
-        file = WritingFile(Path(folder) / "relay.db", new_hex)
-        try:
-            written = file.commit(steps)
-            expected = [without_seq(memory.apply(step)) for step in steps]
-            assert [without_seq(result) for result in written.results] == expected
-            for kind, (table, _) in TABLES.items():
-                rows = file._sql.execute(f"SELECT {columns(kind)} FROM {table}")  # noqa: S608 # names of ours
-                kept = [repr(without_seq(from_row(kind, row))) for row in rows]
-                assert sorted(kept) == sorted(repr(without_seq(record)) for record in memory.all(kind))
-        finally:
-            file.close()
-    assert written.head == len(memory.events)

@@ -13,6 +13,7 @@ from tests.store.serving import opened
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_token_is_found_while_it_lives(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await store.apply(TokenCreated(token("shop", max_waiting=3)))

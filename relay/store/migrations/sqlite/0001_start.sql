@@ -290,40 +290,6 @@ CREATE TABLE tallies (
     counted INTEGER NOT NULL,
     PRIMARY KEY (at_ms, figure, model, account, bucket)
 ) STRICT, WITHOUT ROWID;
-CREATE VIEW figures AS
-    SELECT seq, model, coalesce(account, '') AS account, state AS figure, 0 AS bucket,
-        finished_at_ms / 3600000 * 3600000 AS at_ms
-    FROM jobs WHERE finished_at_ms IS NOT NULL
-    UNION ALL
-    SELECT seq, model, coalesce(account, ''), figure, (s + step / 2) / step * step, finished_at_ms / 86400000 * 86400000
-    FROM (
-        SELECT *, CASE WHEN s < 10 THEN 1 WHEN s < 60 THEN 5 WHEN s < 600 THEN 30 WHEN s < 3600 THEN 120 ELSE 1200 END
-            AS step
-        FROM (
-            SELECT *, 'waited' AS figure, (submitted_at_ms - created_at_ms + 500) / 1000 AS s
-            FROM jobs WHERE origin <> 'adopted'
-            UNION ALL
-            SELECT *, 'rendered', (finished_at_ms - submitted_at_ms + 500) / 1000 FROM jobs WHERE state = 'succeeded'
-        )
-    )
-    WHERE finished_at_ms IS NOT NULL AND submitted_at_ms IS NOT NULL;
-CREATE TRIGGER jobs_tallied_when_made AFTER INSERT ON jobs WHEN new.finished_at_ms IS NOT NULL
-BEGIN
-    INSERT INTO tallies SELECT at_ms, figure, model, account, bucket, 1 FROM figures WHERE seq = new.seq
-    ON CONFLICT DO UPDATE SET counted = counted + 1;
-END;
-CREATE TRIGGER jobs_tallied AFTER UPDATE OF finished_at_ms ON jobs
-    WHEN new.finished_at_ms IS NOT NULL AND old.finished_at_ms IS NULL
-BEGIN
-    INSERT INTO tallies SELECT at_ms, figure, model, account, bucket, 1 FROM figures WHERE seq = new.seq
-    ON CONFLICT DO UPDATE SET counted = counted + 1;
-END;
-CREATE TRIGGER accounts_tallied AFTER UPDATE OF busy_answers ON accounts WHEN new.busy_answers > old.busy_answers
-BEGIN
-    INSERT INTO tallies VALUES
-        (new.updated_at_ms / 3600000 * 3600000, 'busy', '', new.email, 0, new.busy_answers - old.busy_answers)
-    ON CONFLICT DO UPDATE SET counted = counted + excluded.counted;
-END;
 
 -- The words of prompts. Nothing but their index is kept: the text itself is in the request, and goes with it.
 CREATE VIEW prompts AS

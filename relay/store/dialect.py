@@ -1,0 +1,64 @@
+"""The SQL of this room as PostgreSQL takes it: numbered parameters, and the same values back that went in."""
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+from relay.store.rows import kinds
+
+# Strings are passed over; a name behind a colon is a parameter.
+_NAMED: Final = re.compile(r"'[^']*'|::\w+|:(\w+)")
+_UPDATE: Final = re.compile(r"UPDATE (\w+) SET (.+) FROM \(VALUES \((\?(?:, \?)*)\)\) AS new WHERE (.+)", re.DOTALL)
+_SET: Final = re.compile(r"(\w+) = new\.column(\d+)")
+_TYPES: Final = {int: "bigint", bool: "bigint", float: "float8", str: "text", bytes: "bytea"}
+# PostgreSQL's text has no NUL. It, and the mark itself, are written as the mark and a letter.
+_MARK: Final = "\ufdd0"
+
+
+async def prepare(connection: Any) -> None:
+    """Whole numbers come back as such, whatever sum they are; texts as they were."""
+    await connection.set_type_codec("numeric", encoder=str, decoder=_number, schema="pg_catalog", format="text")
+    await connection.set_type_codec("text", encoder=_escaped, decoder=_plain, schema="pg_catalog", format="text")
+
+
+@lru_cache(2_000)
+def numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """`(SQL, names)`: each `:name` as `$n`, and whose value the n-th parameter is."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return match[0]
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _NAMED.sub(number, sql), tuple(names)
+
+
+@lru_cache(2_000)
+def placed(sql: str) -> str:
+    """Each `?` as `$n`; where values stand in a table of their own, nothing else says of which type they are."""
+    update = _UPDATE.fullmatch(sql)
+    if update is not None:
+        table, sets, marks, where = update.groups()
+        of = {int(place): kinds(table)[name] for name, place in _SET.findall(f"{sets} {where}")}
+        typed = ", ".join(f"?::{_TYPES[of[n]]}" for n in range(1, marks.count("?") + 1))
+        sql = f"UPDATE {table} SET {sets} FROM (VALUES ({typed})) AS new WHERE {where}"
+    parts = sql.split("?")
+    return "".join(f"{part}${n}" for n, part in enumerate(parts[:-1], 1)) + parts[-1]
+
+
+def _escaped(text: str) -> str:
+    if "\0" in text or _MARK in text:
+        return text.replace(_MARK, f"{_MARK}m").replace("\0", f"{_MARK}0")
+    return text
+
+
+def _plain(text: str) -> str:
+    return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}m", _MARK) if _MARK in text else text
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)

@@ -1,0 +1,438 @@
+"""The store on PostgreSQL: one database, several relays.
+
+Each relay has one connection that writes. A lock in its transaction lets one group at a time be written, whoever writes
+it: so the numbers of events are the order in which readers see them, and each happening is decided on what is true.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from relay.clock import SystemClock
+from relay.core.artifacts import Keeping
+from relay.core.ledger import Happening
+from relay.errors import ConfigurationError, Conflict, Unavailable
+from relay.observe import Metrics, logger
+from relay.store.contract import EVENTS_PAGE, EventFilter
+from relay.store.dialect import numbered, placed, prepare
+from relay.store.group import Ask, together
+from relay.store.migrate import pending
+from relay.store.reads import Reads
+from relay.store.statements import KEPT_QUARANTINE
+from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
+
+R = TypeVar("R")
+_log = logger("store")
+# What is waited for here is a server, which knows no other time.
+_clock: Final = SystemClock()
+
+READERS: Final = 4
+CONNECT_S: Final = 10.0
+COMMAND_S: Final = 30.0
+AGAIN_S: Final = 1.0
+FATE_S: Final = 10.0
+# Advisory locks of this database: who writes now, and whose workers work.
+WRITING: Final = 0x72656C61
+LEADING: Final = 0x72656C62
+CHANNEL: Final = "relay"
+VERSION_MIN: Final = 14
+_SETTINGS: Final = {
+    "application_name": "relay",
+    # A relay that is cut off while it holds the lock must not keep the others waiting.
+    "idle_in_transaction_session_timeout": "10000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+# What says that the server, or the way to it, is not there now.
+_AWAY: Final = (
+    *(
+        OSError,
+        TimeoutError,
+        asyncpg.InterfaceError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+    ),
+    *(asyncpg.InsufficientResourcesError, asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.PostgresIOError),
+    *(asyncpg.ReadOnlySQLTransactionError, asyncpg.TooManyConnectionsError),
+)
+# Errors that the values of one happening cause.
+_OF_ONE: Final = (
+    *(asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.ProgramLimitExceededError),
+    *(ValueError, TypeError, LookupError, ArithmeticError),
+)
+
+
+class PostgresStore(Reads):
+    """Implements `relay.store.contract.Store`; made by `open_store`."""
+
+    shared = True
+    each_job = "JOIN jobs USING (seq)"
+    newest_first = "ORDER BY seq DESC"
+    # SQLite's words are also found without their accents.
+    by_words = (
+        "SELECT seq FROM jobs WHERE prompt_words(request) @@ plainto_tsquery('simple', :words) "
+        "AND seq < :before AND seq > :behind ORDER BY seq DESC LIMIT :looked_at"
+    )
+
+    def __init__(
+        self,
+        link: "_Link",
+        pool: asyncpg.Pool,
+        committed: Committed,
+        for_workers: Callable[[], None],
+        keeping: Keeping | None,
+        metrics: Metrics | None,
+    ) -> None:
+        super().__init__(self._fetch_rows)
+        self._link = link
+        self._pool = pool
+        self._committed = committed
+        self._for_workers = for_workers
+        self._keeping = keeping
+        self.instance = link.instance
+        self.epoch = link.epoch
+        self._news = asyncio.Event()
+        self._work = False
+        self._leading = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._writing: asyncpg.Connection | None = None
+        self._writer = Writer(self._commit, self._told, metrics)
+        self._tasks = [asyncio.create_task(self._follow(), name="follower")]
+        self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
+
+    async def apply(self, happening: Happening[R]) -> R:
+        return await self._writer.apply(happening)
+
+    async def check(self) -> None:
+        """Prove that a transaction can be written; a standby that was not promoted refuses."""
+        await self._execute("UPDATE meta SET value = (CAST(value AS BIGINT) + 1)::text WHERE name = 'touched'")
+
+    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
+        rows = await self._fetch_rows(KEPT_QUARANTINE, {"entries": max_entries, "bytes": max_bytes})
+        first = rows[0]["seq"]
+        return await self._execute("DELETE FROM quarantine WHERE seq < $1", 2**62 if first is None else first)
+
+    async def trim_keys(self, before_ms: int) -> int:
+        return await self._execute("DELETE FROM used_keys WHERE at_ms < $1", before_ms)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Path]:
+        raise Conflict("this relay's database is PostgreSQL: back it up with pg_dump, or with base backups and its log")
+        yield Path()
+
+    @asynccontextmanager
+    async def leading(self) -> AsyncGenerator[asyncio.Event]:
+        await self._leading.wait()
+        yield self._lost
+
+    async def close(self) -> None:
+        """Write what waits; then every connection goes, and with them the locks."""
+        await self._writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writing is not None:
+            await _closed(self._writing)
+        with contextlib.suppress(*_AWAY):
+            await asyncio.wait_for(self._pool.close(), CONNECT_S)
+
+    async def _commit(self, group: Sequence[Happening[Any]]) -> Written:
+        try:
+            if self._writing is None or self._writing.is_closed():
+                self._writing = await self._link.connect()
+            try:
+                return await self._transaction(self._writing, group, _together)
+            except _OF_ONE:
+                # One of them cannot be written. Which one is found out by a savepoint each.
+                return await self._transaction(self._writing, group, _apart)
+        except _AWAY as error:
+            if self._writing is not None:
+                self._writing.terminate()
+                self._writing = None
+            raise _cannot("written", error) from error
+
+    async def _transaction(self, sql: asyncpg.Connection, group: Sequence[Happening[Any]], decide: Any) -> Written:
+        transaction = sql.transaction()
+        await transaction.start()
+        try:
+            await sql.execute("SELECT pg_advisory_xact_lock($1)", WRITING)
+            # A statement of its own: what this one sees was committed after the lock was had.
+            row = await sql.fetchrow(
+                "SELECT value, pg_current_xact_id()::text AS id, "
+                "(SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM meta WHERE name = 'head'"
+            )
+            head, self.epoch = int(row["value"]), row["epoch"]
+            written: Written = await decide(sql, group, head, self.epoch, self._keeping)
+            if written.head != head:
+                await sql.execute("UPDATE meta SET value = $1 WHERE name = 'head'", str(written.head))
+            await sql.execute("SELECT pg_notify($1, $2)", CHANNEL, "work" if written.for_workers else "")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except _AWAY:
+            if await self._fate(row["id"]) != "committed":
+                raise
+            _log.warning("commit.confirmed", meaning="the connection was lost while the commit was answered")
+        return written
+
+    async def _fate(self, transaction_id: str) -> str | None:
+        """What became of a transaction whose commit was not answered; None when nobody can say in time."""
+        with contextlib.suppress(*_AWAY):
+            async with asyncio.timeout(FATE_S):
+                while True:
+                    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                        sql = await self._link.connect()
+                        try:
+                            fate = await sql.fetchval("SELECT pg_xact_status($1::text::xid8)", transaction_id)
+                        finally:
+                            await _closed(sql)
+                        if fate != "in progress":
+                            return str(fate)
+                    await _clock.sleep(AGAIN_S)
+        return None
+
+    def _told(self, written: Written) -> None:
+        self._work |= written.for_workers
+        self._news.set()
+
+    async def _follow(self) -> None:
+        """Tell of each commit, of whichever relay it is: what was written is read, in its order."""
+        seen = self._link.head
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                while events := await self.events_after(seen, EventFilter(), EVENTS_PAGE):
+                    seen = events[-1].seq
+                    self._committed(seen, events)
+                head = await self.head()
+            except Unavailable:
+                await _clock.sleep(AGAIN_S)
+                self._news.set()
+                continue
+            except Exception:  # a defect in a reader's wake must not end the following
+                _log.exception("committed.failed")
+                continue
+            if head == seen:
+                self._committed(head, ())
+            if self._work:
+                self._work = False
+                self._for_workers()
+
+    async def _listen(self) -> None:
+        """Be woken by the other relays' commits, and lead where nobody else does; for as long as the store is open."""
+        while True:
+            try:
+                sql = await self._link.connect()
+            except (*_AWAY, asyncpg.PostgresError):
+                await _clock.sleep(AGAIN_S)
+                continue
+            gone = asyncio.Event()
+            try:
+                sql.add_termination_listener(partial(_tell, gone))
+                await sql.add_listener(CHANNEL, self._heard)
+                # What was committed while nobody listened.
+                self._work = True
+                self._news.set()
+                await self._lead(sql, gone)
+            except (*_AWAY, asyncpg.PostgresError) as error:
+                _log.warning("listening.again", reason=str(error))
+            finally:
+                self._leading.clear()
+                self._lost.set()
+                await _closed(sql)
+
+    async def _lead(self, sql: asyncpg.Connection, gone: asyncio.Event) -> None:
+        """Until the connection ends; it holds the lock, which another relay gets at once when this one dies."""
+        while not gone.is_set():
+            if not self._leading.is_set() and await sql.fetchval("SELECT pg_try_advisory_lock($1)", LEADING):
+                self._lost = asyncio.Event()
+                self._leading.set()
+            elif self._leading.is_set():
+                await sql.fetchval("SELECT 1")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), AGAIN_S)
+
+    def _heard(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        self._work |= payload == "work"
+        self._news.set()
+
+    async def _fetch_rows(self, sql: str, values: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
+        text, names = numbered(sql)
+        try:
+            async with self._pool.acquire(timeout=CONNECT_S) as connection:
+                found: Sequence[Mapping[str, Any]] = await connection.fetch(text, *(values[name] for name in names))
+                return found
+        except _AWAY as error:
+            raise _cannot("read", error) from error
+
+    async def _execute(self, sql: str, *values: Any) -> int:
+        """How many rows were changed."""
+        try:
+            async with self._pool.acquire(timeout=CONNECT_S) as connection:
+                return int((await connection.execute(sql, *values)).rpartition(" ")[2])
+        except _AWAY as error:
+            raise _cannot("written", error) from error
+
+
+async def _together(
+    sql: asyncpg.Connection, group: Sequence[Happening[Any]], head: int, epoch: str, keeping: Keeping | None
+) -> Written:
+    # Nothing is held: other relays write as well.
+    steps = together(group, head, epoch, held=None, keeping=keeping)
+    rows: dict[str, Any] = {}
+    step = next(steps)
+    while True:
+        if isinstance(step, Ask):
+            rows = {}
+            for name, query, values in step.queries:
+                text, names = numbered(query)
+                rows[name] = await sql.fetch(text, *(values[name] for name in names))
+        else:
+            await _write(sql, step.statements)
+        try:
+            step = steps.send(rows)
+        except StopIteration as end:
+            written: Written = end.value
+            return written
+
+
+async def _apart(
+    sql: asyncpg.Connection, group: Sequence[Happening[Any]], head: int, epoch: str, keeping: Keeping | None
+) -> Written:
+    written = Written(head)
+    for happening in group:
+        try:
+            async with sql.transaction():
+                one = await _together(sql, [happening], written.head, epoch, keeping)
+        except _OF_ONE as error:
+            one = Written(written.head, [error])
+        written.take(one)
+    return written
+
+
+async def _write(sql: asyncpg.Connection, statements: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
+    for statement, rows in statements:
+        text = placed(statement)
+        if len(rows) == 1:
+            await sql.execute(text, *rows[0])
+        else:
+            await sql.executemany(text, rows)
+
+
+class _Link:
+    """How to reach the database, and what it said of itself when it was opened."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.instance = self.epoch = ""
+        self.head = 0
+
+    async def connect(self) -> asyncpg.Connection:
+        connection = await asyncpg.connect(
+            self._url, timeout=CONNECT_S, command_timeout=COMMAND_S, server_settings=_SETTINGS
+        )
+        await prepare(connection)
+        return connection
+
+    async def pool(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._url,
+            min_size=1,
+            max_size=READERS,
+            timeout=CONNECT_S,
+            command_timeout=COMMAND_S,
+            server_settings=_SETTINGS,
+            init=prepare,
+        )
+
+    async def open(self, new_hex: Callable[[int], str]) -> None:
+        """Look at the server, and bring the schema up to date."""
+        sql = await self.connect()
+        try:
+            await _examine(sql)
+            async with sql.transaction():
+                await sql.execute("SELECT pg_advisory_xact_lock($1)", WRITING)
+                await _migrate(sql, new_hex)
+            meta = dict(await sql.fetch("SELECT name, value FROM meta"))
+            self.instance, self.epoch, self.head = meta["instance"], meta["epoch"], int(meta["head"])
+        finally:
+            await _closed(sql)
+
+
+async def _examine(sql: asyncpg.Connection) -> None:
+    if sql.get_server_version().major < VERSION_MIN:
+        raise ConfigurationError(f"PostgreSQL {VERSION_MIN} or later is needed, and this is {sql.get_server_version()}")
+    for name in ("synchronous_commit", "fsync"):
+        if await sql.fetchval("SELECT current_setting($1)", name) == "off":
+            raise ConfigurationError(
+                f"the server has {name} = off, so that what was answered 2xx could be lost: set it on"
+            )
+
+
+async def _migrate(sql: asyncpg.Connection, new_hex: Callable[[int], str]) -> None:
+    version = 0
+    if await sql.fetchval("SELECT to_regclass('meta')::text") is not None:
+        version = int(await sql.fetchval("SELECT value FROM meta WHERE name = 'schema'") or 0)
+    for step in pending("postgres", version):
+        await sql.execute(step.sql)
+        await sql.execute(
+            "INSERT INTO meta VALUES ('schema', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            str(step.version),
+        )
+    for name, value in (("instance", new_hex(8)), ("epoch", new_hex(8)), ("head", "0"), ("touched", "0")):
+        await sql.execute("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, value)
+
+
+async def open_store(
+    url: str,
+    *,
+    new_hex: Callable[[int], str],
+    committed: Committed,
+    for_workers: Callable[[], None] = lambda: None,
+    keeping: Keeping | None = None,
+    metrics: Metrics | None = None,
+) -> PostgresStore:
+    """Open the database (its tables are made if absent); the arguments are those of `relay.store.sqlite.open_store`.
+
+    Raises `ConfigurationError` when the database cannot be used, with the reason.
+    """
+    link = _Link(url)
+    async with AsyncExitStack() as stack:
+        try:
+            await link.open(new_hex)
+            pool = await link.pool()
+            stack.push_async_callback(pool.close)
+        except (*_AWAY, asyncpg.PostgresError, ValueError) as error:
+            raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
+        stack.pop_all()
+        return PostgresStore(link, pool, committed, for_workers, keeping, metrics)
+
+
+def _tell(gone: asyncio.Event, connection: Any) -> None:
+    gone.set()
+
+
+async def _closed(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=1.0)
+    except Exception:
+        connection.terminate()
+
+
+def _cannot(what: str, error: BaseException) -> Unavailable:
+    return Unavailable(f"the database cannot be {what}: {_sentence(error)}", retry_after_s=RETRY_AFTER_S)
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

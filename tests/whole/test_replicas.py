@@ -1,0 +1,58 @@
+"""Several relays on one PostgreSQL: whichever is asked, and whichever dies, it is one relay to those outside."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.clock import ManualClock
+from tests.journeys import Journey, Surroundings, surroundings, while_time_passes
+from tests.postgres import Cluster
+
+pytestmark = pytest.mark.anyio
+
+SECRET_KEY = "A" * 43
+LONG_S = (10.0, 50.0)
+
+
+@asynccontextmanager
+async def relay_on(around: Surroundings, url: str, clock: ManualClock | None = None) -> AsyncGenerator[Journey]:
+    settings: dict[str, Any] = {"database_url": url, "secret_key": SECRET_KEY}
+    async with around.relay(clock=clock, **settings) as here:
+        yield here
+
+
+async def test_a_job_goes_its_whole_way_on_postgresql(tmp_path: Path, postgres: Cluster) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with surroundings(tmp_path) as around, relay_on(around, url) as here:
+        await here.subscribe()
+        made = await here.submit(replyRef="order-7")
+        job = await here.ended(made["id"])
+        [told] = await here.subscriber.wait_for(1)
+        events = (await here.get(f"/v1/jobs/{made['id']}/events"))["data"]
+        listed = (await here.get("/v1/jobs?replyRef=order-7"))["data"]
+
+    assert (job["state"], told["type"], told["id"]) == ("succeeded", "job.succeeded", events[-1]["id"])
+    assert [row["id"] for row in listed] == [made["id"]]
+    assert (events[0]["type"], around.vendor.submits) == ("job.queued", 1)
+
+
+async def test_what_one_relay_takes_another_one_tells_and_a_third_goes_on_with(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url, clock = await postgres.database(str(tmp_path)), ManualClock()
+    async with (
+        surroundings(tmp_path, sandbox_clock=clock, times_s=LONG_S) as around,
+        relay_on(around, url, clock) as leader,
+        relay_on(around, url, clock) as other,
+        relay_on(around, url, clock) as third,
+    ):
+        made = await other.submit()
+        running = await other.job_in(made["id"], "running")
+        seen = await leader.job(made["id"])
+        ended = await while_time_passes(clock, third.ended(made["id"]))
+
+    assert running["id"] == seen["id"]
+    assert (ended["state"], around.vendor.submits) == ("succeeded", 1)
