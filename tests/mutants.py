@@ -206,7 +206,7 @@ async def judge(tree: Path, tests: list[str], limit_s: float) -> Verdict:
     """What these tests say in that tree: tests that do not end have caught it, too."""
     own = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
     plugins = [word for name in PLUGINS for word in ("-p", name)]
-    options = ["-x", "-q", "--no-header", "--hypothesis-seed=1", "-p", "no:cacheprovider"]
+    options = ["-x", "-q", "--no-header", "--hypothesis-profile=ci", "-p", "no:cacheprovider"]
     process = await asyncio.create_subprocess_exec(
         *("nice", "-n", "10", sys.executable, "-m", "pytest", *plugins, *options, *tests),
         cwd=tree,
