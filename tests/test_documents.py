@@ -1,6 +1,7 @@
 """The documents say what is so: doors, error codes, settings, commands, modules, and the README as it is copied."""
 
 import ast
+import hashlib
 import importlib
 import json
 import os
@@ -65,6 +66,14 @@ def test_every_door_is_in_the_openapi_document_and_no_other() -> None:
     assert missing == set(), "write what they take and answer into relay/web/table.py"
     assert said <= doors
     assert TABLE.keys() == said, "relay/web/table.py has lines of which there is no door"
+
+
+def test_the_viewer_of_the_document_is_the_one_that_its_notices_name() -> None:
+    folder = ROOT / "relay" / "web" / "static" / "docs"
+    notices = (folder / "openapi-explorer.NOTICES.txt").read_text("utf-8")
+
+    assert hashlib.sha256((folder / "openapi-explorer.min.js").read_bytes()).hexdigest() in notices
+    assert "Apache License" in (folder / "openapi-explorer.LICENSE.txt").read_text("utf-8")
 
 
 def kinds_of_errors() -> Iterator[type[RelayError]]:

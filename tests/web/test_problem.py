@@ -34,7 +34,29 @@ async def test_another_method_names_those_that_are_taken(here: Journey) -> None:
     answer = await here.client.put("/v1/jobs/x", json={})
 
     await refusal(answer, 405, "method_not_allowed")
-    assert "GET" in answer.headers["allow"]
+    assert answer.headers["allow"] == "DELETE, GET, HEAD"
+
+
+async def test_the_drop_in_door_says_what_it_does_not_have_in_its_own_shape(here: Journey) -> None:
+    no_path = await here.client.get("/v1/runwayml/tasks/a%0Ab")
+    no_method = await here.client.request("OPTIONS", "/v1/runwayml/assets/")
+
+    assert (no_path.status_code, no_path.json()["code"], no_path.json()["problems"]) == (404, 404, [])
+    assert (no_method.status_code, no_method.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert {no_path.headers["content-type"], no_method.headers["content-type"]} == {"application/json"}
+
+
+async def test_a_start_is_judged_where_a_better_one_is_given_too(here: Journey) -> None:
+    answer = await here.client.get("/v1/events?since=yesterday", headers={"Last-Event-ID": "00000000-0"})
+
+    body = await refusal(answer, 400, "invalid_request")
+    assert body["problems"][0]["field"] == "query.since"
+
+
+async def test_five_point_nought_is_a_whole_number(here: Journey) -> None:
+    answer = await here.client.post("/v1/tickets", content=b'{"replyRef": "a", "ttlS": 60.0}', headers=JSON)
+
+    assert answer.status_code == 201, answer.text
 
 
 async def test_a_slash_too_many_is_not_redirected(here: Journey) -> None:
