@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.core.accounts import AccountsListed, SeenAccount
+from relay.errors import Unavailable
 from relay.web.metrics import ACCOUNTS_SHOWN, KEPT_S, OTHERS
 from tests.journeys import EXAMPLE, Journey, journey, surroundings
 from tests.whole.processes import environment as environment_of
@@ -142,6 +143,20 @@ async def test_the_store_is_looked_into_once_for_all_who_ask_at_once(here: Journ
     del store.totals
 
     assert looks == 1
+
+
+async def test_a_store_that_cannot_be_read_is_a_503_and_the_next_look_is_another(here: Journey) -> None:
+    async def unreadable(owed_max: int) -> object:
+        raise Unavailable("the database cannot be read", retry_after_s=2)
+
+    store = here.node.app.state.store
+    store.totals = unreadable
+    await here.node.clock.sleep(KEPT_S)
+    unready = await here.client.get("/metrics")
+    del store.totals
+
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "2")
+    assert await counted(here.client)
 
 
 async def test_a_port_of_its_own_shows_metrics_to_whoever_reaches_it_and_nothing_else(tmp_path: Path) -> None:
