@@ -106,7 +106,7 @@ class Stream:
         reading = asyncio.ensure_future(anext(self._pieces, None))
         try:
             while by_time and self.target.pass_time is not None and not reading.done():
-                await self.target.pass_time(1.0, reading)
+                await self.target.pass_time(3.0, reading)
             piece = await reading
         finally:
             reading.cancel()

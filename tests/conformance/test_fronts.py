@@ -144,25 +144,33 @@ async def test_a_reader_that_leaves_is_noticed_by_the_relay(fronted: Fronted) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_create_that_got_no_answer_is_not_sent_again(name: str, tmp_path: Path) -> None:
-    got: list[bytes] = []
+async def test_a_create_that_got_no_answer_is_not_sent_again_and_nobody_can_say_whom_it_comes_from(
+    name: str, tmp_path: Path
+) -> None:
+    got: list[list[str]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            got.append(head.split(b" ")[0])
-            if got[-1] == b"POST":
+            got.append(head.decode().splitlines())
+            if head.startswith(b"POST"):
                 break
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     backend = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "gopher", "X-Forwarded-Host": "evil.example"}
     async with server, front(name, tmp_path / "front", backend) as proxy, client_of(proxy.url) as client:
         assert (await client.get("/")).text == "ok"
-        answer = await client.post("/v1/jobs", json=EXAMPLE)
+        answer = await client.post("/v1/jobs", json=EXAMPLE, headers=forged)
 
     assert answer.status_code == 502
-    assert got == [b"GET", b"POST"]
+    assert [lines[0] for lines in got] == ["GET / HTTP/1.1", "POST /v1/jobs HTTP/1.1"]
+    headers = {line.lower() for line in got[1][1:]}
+    place = urlsplit(proxy.url).netloc
+    assert {f"host: {place}", "x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http"} <= headers
+    assert f"x-forwarded-host: {place}" in headers
+    assert not [line for line in headers if any(value in line for value in forged.values())]
 
 
 async def test_caddy_keeps_a_callback_that_comes_while_the_relay_starts(tmp_path: Path) -> None:
