@@ -41,6 +41,7 @@ async def scene(folder: Path) -> AsyncGenerator[Journey]:
     kept = f"file://{folder / 'kept'}"
     async with journey(folder, vendor=vendor, artifacts=kept, artifacts_before_final=True) as here:
         await here.subscribe(description="Shop backend", types=["job.succeeded", "job.failed"])
+        await here.subscribe(description="Old wiki", url=here.subscriber.url.replace("/hook", "/gone-for-long"))
         for number, prompt in enumerate(PROMPTS):
             if number == 3:
                 vendor.faults.replace({"fails": {"value": "safety", "times": 1}})

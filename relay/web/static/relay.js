@@ -218,6 +218,7 @@ class Source {
   #failures = 0
   #renewals = 0
   #info = null
+  #state = null
   #quiet = false
   ended = false
 
@@ -239,6 +240,7 @@ class Source {
       this.#again('joined')
     } else {
       this.#open(follower)
+      if (this.#state) follower.send({ name: 'state', value: this.#state })
     }
   }
 
@@ -319,7 +321,7 @@ class Source {
       this.#info = value
       for (const follower of this.#followers) this.#open(follower)
       this.#quiet = false
-      this.#tell('state', { name: 'open' })
+      this.#tell('state', (this.#state = { name: 'open' }))
     } else if (event === 'stream.gap') {
       // Whoever has seen more than there is has seen it in a log that is lost.
       for (const follower of this.#followers) if (isBehind(this.#info.head, follower.seen ?? '')) follower.seen = null
@@ -365,7 +367,7 @@ class Source {
   }
 
   #waiting(inMs, status) {
-    this.#tell('state', { name: 'waiting', status, inMs })
+    this.#tell('state', (this.#state = { name: 'waiting', status, inMs }))
     return inMs
   }
 

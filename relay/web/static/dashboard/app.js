@@ -32,6 +32,7 @@ let page = null
 let following = null
 let live = 'connecting'
 let drawing = false
+let entered = false
 let notice = null
 let wrong = null
 
@@ -72,11 +73,9 @@ function route() {
   page?.stop?.()
   page = { name: known, ...PAGES[known].make(app, known === name ? id : undefined) }
   page.start?.()
+  entered = true
+  scrollTo(0, 0)
   app.draw()
-  queueMicrotask(() => {
-    scrollTo(0, 0)
-    root.querySelector('h1')?.focus({ preventScroll: true })
-  })
 }
 
 const first = () => Object.keys(PAGES).find((name) => app.may(...PAGES[name].scopes)) ?? 'jobs'
@@ -117,6 +116,7 @@ async function begin() {
   }
   connect()
   route()
+  entered = false // a page that is loaded begins at its top
 }
 
 async function signIn(event) {
@@ -151,6 +151,8 @@ async function signOut() {
 function draw() {
   document.title = page ? `${page.title?.() ?? PAGES[page.name].words} · Relay` : 'Relay'
   render(session ? frame() : door(), root)
+  // Whoever comes to a page hears its name, also when what it loads takes the place of what was focused.
+  if (entered && session && !root.querySelector('main').contains(document.activeElement)) root.querySelector('h1')?.focus({ preventScroll: true })
 }
 
 const mark = () => html`<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9" /><path d="M6 21c0-8 5-11 10-11h1V6l9 7-9 7v-4h-1c-4 0-7 1-10 5z" /></svg>`
@@ -223,6 +225,7 @@ if (kept) document.documentElement.dataset.theme = kept
 
 onSignedOut(signedOut)
 root.replaceChildren()
+for (const touch of ['keydown', 'pointerdown']) addEventListener(touch, () => (entered = false), true)
 addEventListener('hashchange', () => session && route())
 setInterval(() => session && document.visibilityState === 'visible' && app.draw(), AGO_MS)
 begin()

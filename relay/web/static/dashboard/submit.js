@@ -129,7 +129,7 @@ export function submitPage(app) {
     return html`
       <form class="card form" @submit=${submit} novalidate>
         <label>Model
-          <select @change=${({ target }) => choose(target.value)}>
+          <select name="model" @change=${({ target }) => choose(target.value)}>
             ${[...families].map(([family, members]) => html`<optgroup label=${family}>${members.map(({ name, label }) => html`<option value=${name} .selected=${name === model.name}>${label}</option>`)}</optgroup>`)}
           </select>
           ${model.typicalS?.total ? html`<span class="hint">Takes about ${duration(model.typicalS.total.to)}</span>` : nothing}
