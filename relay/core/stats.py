@@ -1,6 +1,6 @@
 """Figures of a span of time: how many jobs ended how, how long they waited and took, how often accounts were busy."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,6 +62,13 @@ def _nearest(took_ms: int) -> int:
     return (seconds + step // 2) // step * step
 
 
+class _Counts(defaultdict[str, Counter[int]]):
+    """How often something was counted: by figure and bucket."""
+
+    def __init__(self) -> None:
+        super().__init__(Counter)
+
+
 def step_ms(since_ms: int, until_ms: int) -> int:
     """The width of a bar in a chart of this span: an hour, or a day."""
     return HOUR_MS if until_ms - since_ms <= HOURS_AT_MOST_MS else DAY_MS
@@ -71,9 +78,14 @@ def summary(
     tallies: Iterable[Tally], series: Iterable[Tally], accounts: Iterable[Account], since_ms: int, until_ms: int
 ) -> dict[str, Any]:
     """The whole answer: `tallies` are those of the span and of what has not ended, `series` has the ends by time."""
-    tallies, known = list(tallies), {account.email: account for account in accounts}
-    emails = sorted(known.keys() | {tally.account for tally in tallies} - {""})
-    models = sorted({tally.model for tally in tallies} - {""})
+    known = {account.email: account for account in accounts}
+    of_all = _Counts()
+    by_model: defaultdict[str, _Counts] = defaultdict(_Counts)
+    by_account: defaultdict[str, _Counts] = defaultdict(_Counts)
+    for tally in tallies:
+        for counts in (of_all, by_model[tally.model], by_account[tally.account]):
+            counts[tally.figure][tally.bucket] += tally.counted
+    models, emails = sorted(by_model.keys() - {""}), sorted((known.keys() | by_account.keys()) - {""})
     bars: dict[int, dict[str, Any]] = {}
     for tally in series:
         bar = bars.setdefault(tally.at_ms, {"at": iso(tally.at_ms), **dict.fromkeys(ENDED, 0)})
@@ -81,16 +93,14 @@ def summary(
     return {
         "since": iso(since_ms),
         "until": iso(until_ms),
-        **_figures(tallies),
-        "busyAnswers": _counted(tallies)["busy"],
-        "models": [
-            {"model": model, **_figures(tally for tally in tallies if tally.model == model)} for model in models
-        ],
+        **_figures(of_all),
+        "busyAnswers": of_all["busy"].total(),
+        "models": [{"model": model, **_figures(by_model[model])} for model in models],
         "accounts": [
             {
                 "account": email,
-                **_figures(own := [tally for tally in tallies if tally.account == email]),
-                "busyAnswers": _counted(own)["busy"],
+                **_figures(by_account[email]),
+                "busyAnswers": by_account[email]["busy"].total(),
                 "outOfCredits": email in known and known[email].parked == "no_credits",
             }
             for email in emails
@@ -100,37 +110,26 @@ def summary(
     }
 
 
-def _counted(tallies: Iterable[Tally]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for tally in tallies:
-        counts[tally.figure] += tally.counted
-    return counts
-
-
-def _figures(tallies: Iterable[Tally]) -> dict[str, Any]:
-    tallies = list(tallies)
-    counts = _counted(tallies)
+def _figures(counts: _Counts) -> dict[str, Any]:
     # Who cancels a job says nothing of how well it would have gone.
-    judged = counts["succeeded"] + counts["failed"]
+    succeeded = counts["succeeded"].total()
+    judged = succeeded + counts["failed"].total()
     return {
-        "jobs": {state: counts[state] for state in STATES},
-        "successRate": round(counts["succeeded"] / judged, 4) if judged else None,
-        "waitS": _times(tally for tally in tallies if tally.figure == "waited"),
-        "renderS": _times(tally for tally in tallies if tally.figure == "rendered"),
+        "jobs": {state: counts[state].total() for state in STATES},
+        "successRate": round(succeeded / judged, 4) if judged else None,
+        "waitS": _times(counts["waited"]),
+        "renderS": _times(counts["rendered"]),
     }
 
 
-def _times(tallies: Iterable[Tally]) -> dict[str, int | None]:
+def _times(buckets: Counter[int]) -> dict[str, int | None]:
     """The median, and what nine of ten stayed below."""
-    buckets: Counter[int] = Counter()
-    for tally in tallies:
-        buckets[tally.bucket] += tally.counted
     return {"p50": _percentile(buckets, 50), "p90": _percentile(buckets, 90)}
 
 
 def _percentile(buckets: Counter[int], percent: int) -> int | None:
     """The nearest rank; None of nothing."""
-    rank, passed = -(-sum(buckets.values()) * percent // 100), 0
+    rank, passed = -(-buckets.total() * percent // 100), 0
     for bucket in sorted(buckets):
         passed += buckets[bucket]
         if passed >= rank:
