@@ -90,6 +90,14 @@ class RelayClient:
         """What a job has done, waits for and will do next: `sentences`, and the `facts` behind them."""
         return await self._call("GET", f"/v1/jobs/{job_id}/why")
 
+    async def why_delivery(self, delivery_id: str) -> dict[str, Any]:
+        """Why a delivery has, or has not, arrived."""
+        return await self._call("GET", f"/v1/deliveries/{delivery_id}/why")
+
+    async def why_subscription(self, subscription_id: str, job: str | None = None) -> dict[str, Any]:
+        """How it goes with a subscriber, or why it was, or was not, told of a job."""
+        return await self._call("GET", f"/v1/subscriptions/{subscription_id}/why", params={"job": job} if job else {})
+
     async def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job now; `notice` says whether the upstream still renders what cannot be stopped."""
         return await self._call("POST", f"/v1/jobs/{job_id}/cancel")

@@ -31,11 +31,17 @@ def list_all(url: str, token: str, as_json: bool, limit: int, **filters: tuple[s
     print_json(found) if as_json else print_table(map(_row, found), *COLUMNS)
 
 
-@command.command(help="Show a delivery with the answer to each attempt.")
+@command.command(help="Show a delivery with the answer to each attempt, and why it has, or has not, arrived.")
 @click.argument("delivery")
 @of_relay
 def show(url: str, token: str, as_json: bool, delivery: str) -> None:
-    _print(ask(url, token, lambda client: client.delivery(delivery)), as_json)
+    async def both(client: RelayClient) -> tuple[dict[str, Any], dict[str, Any]]:
+        return await client.delivery(delivery), await client.why_delivery(delivery)
+
+    found, why = ask(url, token, both)
+    _print({**found, "why": why} if as_json else found, as_json)
+    if not as_json:
+        click.echo("\n" + "\n".join(why["sentences"]))
 
 
 @command.command(help="Send a delivery again now, under the same id.")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from relay.cli.remote import ask, listed, of_relay, print_json, print_table
+from relay.client import RelayClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,11 +66,18 @@ def list_all(url: str, token: str, as_json: bool) -> None:
     print_table(([row[name] for name in columns] for row in found), *columns)
 
 
-@command.command(help="Show one subscription.")
+@command.command(help="Show one subscription and how it goes with it, or why it was, or was not, told of a job.")
 @click.argument("subscription")
+@click.option("--job", metavar="ID", help="Why it was, or was not, told of this one.")
 @of_relay
-def show(url: str, token: str, as_json: bool, subscription: str) -> None:
-    _print(ask(url, token, lambda client: client.subscription(subscription)), as_json)
+def show(url: str, token: str, as_json: bool, subscription: str, job: str | None) -> None:
+    async def both(client: RelayClient) -> tuple[dict[str, Any], dict[str, Any]]:
+        return await client.subscription(subscription), await client.why_subscription(subscription, job)
+
+    found, why = ask(url, token, both)
+    _print({**found, "why": why} if as_json else found, as_json)
+    if not as_json:
+        click.echo("\n" + "\n".join(why["sentences"]))
 
 
 @command.command(help="Change a subscription; what is not named stays, and an empty value takes a condition away.")

@@ -1,12 +1,15 @@
 """Why a job is where it is: what it has done, what it waits for and what comes next, in sentences with their facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from relay.core.delivery import Delivery
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Subscription
 from relay.core.dispatch import Account
 from relay.core.job import Attempt, Job, Outlook, iso
 from relay.core.ledger import Hold
+from relay.core.why_delivery import delivery_sentence
 from relay.core.wording import counted
 
 
@@ -21,8 +24,13 @@ def explain(
     now_ms: int,
     in_doubt_after_s: float,
     hold: Hold | None = None,
+    subscriptions: Mapping[str, Subscription] = MappingProxyType({}),
+    breakers: Mapping[str, Breaker] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`{"sentences", "facts"}`; `busy` counts the taken slots of each account, deliveries come newest first."""
+    """`{"sentences", "facts"}`; `busy` counts the taken slots of each account, deliveries come newest first.
+
+    `subscriptions` are those of open deliveries, `breakers` all there are, by their places.
+    """
     told = [_accepted(job), *(_attempt(attempt) for attempt in attempts)]
     match job.state:
         case "queued":
@@ -43,7 +51,11 @@ def explain(
         told.append(notice)
     if job.erased_at_ms is not None:
         told.append(f"What was asked for and what came of it was erased at {iso(job.erased_at_ms)}.")
-    told += [_delivery(delivery) for delivery in reversed(deliveries)]
+    for delivery in reversed(deliveries):
+        to = subscriptions.get(delivery.subscription_id)
+        told.append(delivery_sentence(delivery, to, breakers.get(to.place) if to else None, deliveries, now_ms))
+    if job.final and not deliveries:
+        told.append("Nobody was told of it: no subscription takes its events.")
     return {"sentences": told, "facts": _facts(job, attempts, deliveries, accounts, busy, outlook)}
 
 
@@ -156,27 +168,6 @@ def _failed(job: Job) -> str:
     return (
         f"It {job.state} at {iso(job.finished_at_ms)}: {error.get('code', job.state)}, {error.get('message')}; {again}."
     )
-
-
-def _delivery(delivery: Delivery) -> str:
-    whom = f"{delivery.event_type} to subscription {delivery.subscription_id}"
-    match delivery.state:
-        case "delivered":
-            tries = counted(delivery.attempts, "attempt")
-            return f"{whom}: delivered at {iso(delivery.finished_at_ms)} after {tries}."
-        case "superseded":
-            return f"{whom}: not needed any more ({delivery.reason})."
-        case "dead":
-            return f"{whom}: given up ({delivery.reason}); it can be sent again."
-        case "waiting":
-            return f"{whom}: waits for the delivery before it."
-        case "held":
-            return f"{whom}: held until the subscription is enabled again; nothing is sent to it now."
-        case "sending":
-            return f"{whom}: being sent."
-        case _:
-            why = f" ({delivery.reason})" if delivery.reason else ""
-            return f"{whom}: due at {iso(delivery.due_at_ms)}, {counted(delivery.attempts, 'attempt')} so far{why}."
 
 
 def _facts(

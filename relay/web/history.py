@@ -6,11 +6,20 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.core.delivery import Selection
+from relay.core.breaker import Breaker
+from relay.core.delivery import Delivery, Selection, Subscription
 from relay.core.job import iso
 from relay.core.ledger import Callback, Quarantined
 from relay.core.signature import public_key_text
 from relay.core.why import explain
+from relay.core.why_delivery import (
+    breaker_facts,
+    delivery_facts,
+    delivery_sentence,
+    of_job,
+    subscription_sentences,
+)
+from relay.errors import NotFound
 from relay.store.contract import PAGE_MAX
 from relay.vault import WEBHOOK_KEY
 from relay.web.forecast import outlook_of
@@ -49,6 +58,8 @@ async def why(request: Request) -> Response:
     read_query(request)
     job = await find(request, request.path_params["id"])
     deliveries = await state.store.deliveries(Selection(job_id=(job.id,)), None, PAGE_MAX)
+    waiting = {delivery.subscription_id for delivery in deliveries if delivery.finished_at_ms is None}
+    found = [await state.store.subscription(one) for one in sorted(waiting)]
     return Json(
         explain(
             job,
@@ -60,8 +71,50 @@ async def why(request: Request) -> Response:
             now_ms=state.clock.now_ms(),
             in_doubt_after_s=state.settings.in_doubt_after,
             hold=await state.store.hold(),
+            subscriptions={one.id: one for one in found if one is not None},
+            breakers={breaker.place: breaker for breaker in await state.store.breakers()},
         )
     )
+
+
+async def why_delivery(request: Request) -> Response:
+    """Why a delivery has, or has not, arrived."""
+    state: Any = request.app.state
+    read_query(request)
+    delivery: Delivery | None = await state.store.delivery(request.path_params["id"])
+    if delivery is None:
+        raise NotFound(f"there is no delivery {request.path_params['id'][:80]}")
+    to = await state.store.subscription(delivery.subscription_id)
+    lane = [delivery]
+    if delivery.job_id is not None:
+        wanted = Selection(job_id=(delivery.job_id,), subscription_id=(delivery.subscription_id,))
+        lane = await state.store.deliveries(wanted, None, PAGE_MAX)
+    breaker = await _breaker_of(state, to)
+    told = [delivery_sentence(delivery, to, breaker, lane, state.clock.now_ms())]
+    if to is None:
+        told.append("Its subscription was removed: nothing can be sent to it any more.")
+    return Json({"sentences": told, "facts": delivery_facts(delivery, breaker, lane)})
+
+
+async def why_subscription(request: Request) -> Response:
+    """Why a subscriber gets, or does not get, what happens; with `?job=` why it was, or was not, told of that job."""
+    state: Any = request.app.state
+    query = read_query(request, one=("job",))
+    to: Subscription | None = await state.store.subscription(request.path_params["id"])
+    if to is None:
+        raise NotFound(f"there is no subscription {request.path_params['id'][:80]}")
+    now_ms, breaker = state.clock.now_ms(), await _breaker_of(state, to)
+    job = await find(request, query["job"][0], to_manage=True) if query["job"] else None
+    wanted = Selection(subscription_id=(to.id,), job_id=(job.id,) if job else ())
+    newest = await state.store.deliveries(wanted, None, PAGE_MAX)
+    owed = (await state.store.owed()).get(to.id, 0)
+    told = subscription_sentences(to, breaker, owed, newest, now_ms) if job is None else []
+    told += of_job(job, to, newest, breaker, now_ms) if job is not None else []
+    return Json({"sentences": told, "facts": {"state": to.state, "owed": owed, **breaker_facts(breaker)}})
+
+
+async def _breaker_of(state: Any, to: Subscription | None) -> Breaker | None:
+    return next((one for one in await state.store.breakers() if to is not None and one.place == to.place), None)
 
 
 async def quarantine(request: Request) -> Response:

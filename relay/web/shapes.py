@@ -176,6 +176,7 @@ _ANSWER: Final = {
     "tookMs": WHOLE,
     "phasesMs": each(NUMBER),
 }
+_BREAKER: Final = {"failures": COUNT, "failingSince": maybe(TIME), "breakerOpenUntil": maybe(TIME)}
 _BODY: Final = {"contentType": TEXT, "sizeBytes": COUNT, "sha256": TEXT, "body": TEXT, "bodyBase64": TEXT}
 _EITHER: Final = ("body", "bodyBase64")
 _ACCOUNT: Final = {
@@ -281,6 +282,20 @@ SHAPES: Final[dict[str, Schema]] = {
             accounts=several(record(**_ACCOUNT)),
             deliveries=each(COUNT),
         ),
+    ),
+    "WhyDelivery": record(
+        sentences=several(TEXT),
+        facts=record(
+            state=word(*get_args(DeliveryState)),
+            attempts=COUNT,
+            dueAt=maybe(TIME),
+            waitsFor=maybe(TEXT),
+            lastAnswer=maybe(OBJECT),
+            **_BREAKER,
+        ),
+    ),
+    "WhySubscription": record(
+        sentences=several(TEXT), facts=record(state=word(*get_args(SubscriptionState)), owed=COUNT, **_BREAKER)
     ),
     "Account": record(**_ACCOUNT, others=COUNT, reason=maybe(TEXT)),
     "Model": record(

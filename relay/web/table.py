@@ -162,6 +162,7 @@ TABLE: Final[dict[str, Said]] = {
     ),
     "GET /v1/subscriptions": said("List subscriptions", page(ref("Subscription"))),
     "GET /v1/subscriptions/{id}": said("Read a subscription", "Subscription"),
+    "GET /v1/subscriptions/{id}/why": said("Why a subscriber was told, or was not", "WhySubscription", q("job")),
     "PATCH /v1/subscriptions/{id}": said(
         "Change a subscription", "Subscription", body=subscriptions.ChangedSubscription, fails=(409,)
     ),
@@ -192,6 +193,7 @@ TABLE: Final[dict[str, Said]] = {
         fails=(409,),
     ),
     "GET /v1/deliveries/{id}": said("Read a delivery", "Delivery"),
+    "GET /v1/deliveries/{id}/why": said("Why a delivery is as it is", "WhyDelivery"),
     "POST /v1/deliveries/{id}/retry": said("Send a delivery again", {202: ref("Delivery")}, fails=(409,)),
     "GET /v1/replays/{id}": said("Follow a replay", "Replay"),
     "GET /v1/artifacts": said(

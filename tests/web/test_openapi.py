@@ -159,6 +159,7 @@ async def test_a_jobs_whole_life_is_as_the_document_has_it(here: Journey, judged
     of_it = {"id": subscription["id"]}
     await ask("GET", "/v1/subscriptions")
     await ask("GET", "/v1/subscriptions/{id}", of_it)
+    await ask("GET", "/v1/subscriptions/{id}/why", of_it)
     await ask("PATCH", "/v1/subscriptions/{id}", of_it, json={"description": "all of it"})
     await ask("POST", "/v1/subscriptions/{id}/rotate", of_it, json={"keepOldFor": "1h"})
     await ask("POST", "/v1/subscriptions/{id}/ping", of_it)
@@ -190,6 +191,7 @@ async def test_a_jobs_whole_life_is_as_the_document_has_it(here: Journey, judged
     page = (await ask("GET", "/v1/deliveries")).json()
     of_delivery = {"id": page["data"][0]["id"]}
     await ask("GET", "/v1/deliveries/{id}", of_delivery)
+    await ask("GET", "/v1/deliveries/{id}/why", of_delivery)
     await ask("POST", "/v1/deliveries/{id}/retry", of_delivery)
     replay: dict[str, Any] = {"filter": {"state": ["delivered"], "since": "2026-01-01T00:00:00Z"}}
     await ask("POST", "/v1/deliveries/replay", json=replay)

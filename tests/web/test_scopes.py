@@ -39,6 +39,7 @@ STATUS = {
     "DELETE /v1/subscriptions/{id}": 204,
     # There is no delivery and no replay of the job's id.
     "GET /v1/deliveries/{id}": 404,
+    "GET /v1/deliveries/{id}/why": 404,
     "POST /v1/deliveries/{id}/retry": 404,
     "GET /v1/replays/{id}": 404,
     "DELETE /v1/tokens/{id}": 204,
