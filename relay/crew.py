@@ -86,7 +86,7 @@ class Crew:
             mirror,
             Deadlines(*shared),
             Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
-            Janitor(*shared),
+            Janitor(*shared, jobs_ms=settings.retention_jobs * 1000),
         ]
         self._leading: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs, nothing
 from relay.core.media import Media
 from relay.errors import Conflict
 
+FORGOTTEN = "its job was kept as long as the relay keeps jobs"
 AGED = "it was kept as long as the relay keeps files"
 
 
@@ -180,10 +181,36 @@ class FilesWanted(Happening[int]):
         return draft.changes(count)
 
 
-def doom(draft: Draft, files: Iterable[StoredFile]) -> None:
+@dataclass(frozen=True, slots=True)
+class JobForgotten(Happening[bool]):
+    """A job that ended before that time goes with all that is stored of it, but for its events. Whether it went.
+
+    Not while a delivery is owed or an attempt takes a slot. Its files are doomed by the same change: their rows outlive
+    the job until the storage has let go of them, whatever happens in between.
+    """
+
+    job_id: str
+    ended_before_ms: int
+
+    def needs(self) -> Needs:
+        return Needs(job_id=self.job_id, files_of=self.job_id)
+
+    def decide(self, loaded: Loaded) -> Changes[bool]:
+        job = loaded.job
+        if job is None or not job.final or (job.finished_at_ms or 0) >= self.ended_before_ms:
+            return nothing(False)
+        if loaded.open_deliveries or any(attempt.occupying for attempt in loaded.attempts):
+            return nothing(False)
+        draft = Draft(loaded)
+        doom(draft, loaded.files, FORGOTTEN)
+        draft.drop(job)
+        return draft.changes(True, quiet=not loaded.files)
+
+
+def doom(draft: Draft, files: Iterable[StoredFile], reason: str = "the job was erased") -> None:
     """All of these go, whoever may want them."""
     for file in files:
-        draft.put(replace(file, state="doomed", reason="the job was erased", held_until_ms=None))
+        draft.put(replace(file, state="doomed", reason=reason, held_until_ms=None))
 
 
 def _go_on(draft: Draft, job: Job, files: Iterable[StoredFile], at_ms: int, *, over: bool = False) -> None:

@@ -351,6 +351,10 @@ class Store(Protocol):
         """The jobs whose kept files are older than that, or do not fit with all newer ones; none that is still owed."""
         ...
 
+    async def jobs_to_go(self, ended_before_ms: int, limit: int) -> list[str]:
+        """The jobs that ended before that time, of which nothing is owed and no attempt takes a slot; oldest first."""
+        ...
+
     async def files_kept(self, file_ids: Sequence[str]) -> dict[str, str]:
         """The paths of those files that are kept, by their ids."""
         ...

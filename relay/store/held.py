@@ -76,8 +76,8 @@ class Held:
                 case Subscription(job_id=str(job_id)):
                     self._drop(job_id)
         for record in changes.drops:
-            if isinstance(record, Attempt):
-                self._drop(record.job_id)
+            if isinstance(record, Attempt | Job):
+                self._drop(record.id if isinstance(record, Job) else record.job_id)
         for record in changes.puts:
             held = self._jobs.get(record.id if isinstance(record, Job) else getattr(record, "job_id", None) or "")
             if held is not None:

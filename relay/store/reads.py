@@ -421,6 +421,14 @@ class Reads:
         values = {"before_ms": kept_before_ms, "max_bytes": max_bytes or 0, "limit": limit}
         return [row["job_id"] for row in await self._fetch(sql, values)]
 
+    async def jobs_to_go(self, ended_before_ms: int, limit: int) -> list[str]:
+        sql = (
+            "SELECT id FROM jobs WHERE finished_at_ms < :before_ms AND NOT EXISTS (SELECT 1 FROM deliveries AS d "
+            "WHERE d.job_id = jobs.id AND d.state IN ('waiting', 'due', 'sending')) AND NOT EXISTS (SELECT 1 "
+            f"FROM attempts WHERE job_id = jobs.id AND {_OCCUPYING}) ORDER BY finished_at_ms LIMIT :limit"
+        )
+        return [row["id"] for row in await self._fetch(sql, {"before_ms": ended_before_ms, "limit": limit})]
+
     async def files_kept(self, file_ids: Sequence[str]) -> dict[str, str]:
         where = Where("state = 'kept'").any_of("id", file_ids or [""])
         rows = await self._fetch(f"SELECT id, path FROM artifacts WHERE {where}", where.values)

@@ -319,6 +319,9 @@ class Pending:
             if isinstance(record, Subscription):
                 # What a removed subscription was owed cannot be sent any more; it stays to be seen.
                 yield _BURY, [(record.updated_at_ms, record.id)]
+            elif isinstance(record, Job):
+                for table in _OF_JOB:
+                    yield f"DELETE FROM {table} WHERE job_id = ?", [(record.id,)]
 
 
 # The first entry that stays when at most so many, and so many bytes, do.
@@ -332,6 +335,8 @@ _COUNT: Final = (
     "INSERT INTO tallies (at_ms, figure, model, account, bucket, counted) VALUES (?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (at_ms, figure, model, account, bucket) DO UPDATE SET counted = tallies.counted + excluded.counted"
 )
+# Its events stay for as long as events do, and its files until the storage has let go of them.
+_OF_JOB: Final = ("attempts", "callbacks", "quarantine", "deliveries", "subscriptions")
 _BURY: Final = (
     "UPDATE deliveries SET state = 'dead', reason = 'the subscription was removed', lease_until_ms = NULL, "
     "finished_at_ms = ? WHERE subscription_id = ? AND state IN ('waiting', 'due', 'sending')"

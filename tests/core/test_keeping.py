@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 
 from relay.core.artifacts import HOLD_MS, Keeping, StoredFile, judge, next_try_ms
-from relay.core.job import event_view
-from relay.core.keeping import FileKept, FileLost, FileNotKept, FileRemoved, FilesDropped, FilesWanted, HoldEnded
+from relay.core.job import Job, event_view
+from relay.core.keeping import (
+    FileKept,
+    FileLost,
+    FileNotKept,
+    FileRemoved,
+    FilesDropped,
+    FilesWanted,
+    HoldEnded,
+    JobForgotten,
+)
 from relay.core.media import media_of, names, part_of
 from relay.core.outcome import Found
 from relay.core.receiving import TaskAnswered
@@ -156,6 +165,29 @@ def test_an_erased_job_dooms_its_files_whatever_they_are() -> None:
 
     assert set(files(memory).values()) == {"doomed"}
     assert memory.apply(kept(PREVIEW)) is False
+
+
+def test_a_job_that_ended_long_ago_goes_and_its_files_are_doomed_by_the_same_change() -> None:
+    memory = ended(None, subscription())
+    memory.apply(kept())
+    early, owed = memory.apply(JobForgotten(JOB_ID, NOW_MS)), memory.apply(JobForgotten(JOB_ID, AT_MS))
+    for delivery in memory.deliveries:
+        memory.keep(replace(delivery, state="delivered"))
+
+    assert (early, owed, memory.apply(JobForgotten(JOB_ID, AT_MS))) == (False, False, True)
+    assert memory.all(Job) == []
+    assert files(memory) == {FILM: "doomed", PREVIEW: "doomed"}
+    assert memory.apply(kept(PREVIEW)) is False
+    memory.apply_all(FileRemoved(JOB_ID, FILM, AT_MS), FileRemoved(JOB_ID, PREVIEW, AT_MS))
+    assert files(memory) == {}
+    assert memory.apply(JobForgotten(JOB_ID, AT_MS)) is False
+
+
+def test_a_job_whose_task_still_runs_does_not_go() -> None:
+    memory = begun()
+    memory.apply(JobCancelled(JOB_ID, NOW_MS))
+
+    assert memory.apply(JobForgotten(JOB_ID, AT_MS)) is False
 
 
 def test_waits_grow_and_are_spread() -> None:

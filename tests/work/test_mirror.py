@@ -14,7 +14,10 @@ import pytest
 
 from relay.core.artifacts import TRIES_MAX, Keeping, StoredFile
 from relay.core.delivering import SubscriptionSaved
-from relay.core.job import Job
+from relay.core.delivery import Delivery
+from relay.core.event import Event
+from relay.core.job import Attempt, Job
+from relay.core.ledger import Callback
 from relay.core.outcome import Accepted
 from relay.core.receiving import TaskAnswered
 from relay.core.steering import JobErased
@@ -25,6 +28,7 @@ from relay.net.upstream import Upstream
 from relay.store import files as store_files
 from relay.store.files import Folder, Part
 from relay.work import mirror as work_mirror
+from relay.work.janitor import Janitor
 from relay.work.mirror import DEADLINE_S, House, Mirror
 from tests.core.builders import subscription
 from tests.journeys import eventually, while_time_passes
@@ -492,6 +496,33 @@ async def test_of_too_many_bytes_the_oldest_go_but_none_that_is_owed(tmp_path: P
         await steps(on.mirror)
 
         assert on.names == sorted(f"{job.id[-2:]}/{job.id}-0.mp4" for job in (jobs[1], *jobs[-2:]))
+
+
+async def test_a_job_goes_with_its_files_and_all_its_rows_but_its_events_also_after_a_crash(tmp_path: Path) -> None:
+    async with stage(tmp_path, answering(whole(MOVIE))) as on:
+        old, owed = await on.ended(1), subscription("owed", types=["job.succeeded"], reply_ref="owed")
+        await on.here.store.apply(SubscriptionSaved(owed))
+        waits = await on.ended(2, reply_ref="owed")
+        await steps(on.mirror)
+        on.here.clock.advance(2 * DAY_MS / 1000)
+        young = await on.ended(3)
+        await steps(on.mirror)
+        before = on.names
+        janitor = Janitor(on.here.store, on.here.feed, on.here.clock, jobs_ms=DAY_MS)
+        await janitor.step()
+        cut = on.names  # the rows are gone, and here the relay dies
+        await on.mirror.recover()
+        await steps(on.mirror)
+        rows = {
+            kind.__name__: len(await on.here.store._list(kind, "WHERE job_id = :id", {"id": old.id}))
+            for kind in (Attempt, Callback, Delivery, Event, StoredFile)
+        }
+
+        assert (len(before), cut) == (3, before)
+        assert on.names == sorted(f"{job.id[-2:]}/{job.id}-0.mp4" for job in (waits, young))
+        assert await on.here.store.job(old.id) is None
+        assert (await on.here.job(waits.id)).state == (await on.here.job(young.id)).state == "succeeded"
+        assert {name for name, count in rows.items() if count} == {"Event"}
 
 
 @pytest.mark.parametrize(

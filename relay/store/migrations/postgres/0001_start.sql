@@ -49,6 +49,7 @@ CREATE TABLE jobs (
 );
 -- The queue, in its order; and the lists, newest first, by each filter that is narrow enough to want an index.
 CREATE INDEX jobs_done ON jobs (model, mode, finished_at_ms) WHERE state = 'succeeded';
+CREATE INDEX jobs_by_end ON jobs (finished_at_ms) WHERE finished_at_ms IS NOT NULL;
 CREATE INDEX jobs_by_state ON jobs (state, seq);
 CREATE INDEX jobs_by_model ON jobs (model, seq);
 CREATE INDEX jobs_by_reply_ref ON jobs (reply_ref, seq) WHERE reply_ref IS NOT NULL;
