@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.journeys import ADMIN_TOKEN, EXAMPLE, WAIT_S, Surroundings
 from tests.wire import Frame, stream
 
 ROOT = Path(__file__).parent.parent.parent
+SERVE = (sys.executable, "-m", "relay.cli.main", "serve")
 
 
 @dataclass
@@ -88,17 +89,19 @@ def environment(around: Surroundings, port: int, **settings: Any) -> dict[str, s
     return own | given | {"PYTHONPATH": str(ROOT)}
 
 
-async def started(around: Surroundings, env: dict[str, str]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relay.cli.main", "serve", cwd=around.folder, env=env, stderr=asyncio.subprocess.PIPE
-    )
+async def started(
+    around: Surroundings, env: dict[str, str], command: Sequence[str] = SERVE
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(*command, cwd=around.folder, env=env, stderr=asyncio.subprocess.PIPE)
 
 
 @asynccontextmanager
-async def serving(around: Surroundings, port: int, **settings: Any) -> AsyncGenerator[Serving]:
+async def serving(
+    around: Surroundings, port: int, *, command: Sequence[str] = SERVE, **settings: Any
+) -> AsyncGenerator[Serving]:
     """A relay that has started; killed at the end if it still runs."""
     url = f"http://127.0.0.1:{port}"
-    process = await started(around, environment(around, port, **settings))
+    process = await started(around, environment(around, port, **settings), command)
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
     async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=WAIT_S) as client:
         relay = Serving(url, process, client)
