@@ -106,8 +106,7 @@ class LostTaskFound(Happening[Job | None]):
         draft = Draft(loaded)
         account = account_of(task_id) or ""
         if job is not None and job.state == "queued" and self.number > job.attempts:
-            sending = replace(job, state="submitting", attempts=self.number, account=account, updated_at_ms=self.at_ms)
-            draft.step(job, sending)
+            sending = draft.move(job, "submitting", self.at_ms, told=False, attempts=self.number, account=account)
             attempt = self._attempt(job.id, self.number, account)
             return draft.changes(bind(draft, sending, attempt, self.report, self.at_ms))
         adopted = self._job(job, account, task_id)

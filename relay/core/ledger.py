@@ -9,7 +9,7 @@ The happenings stand beside this file, by what they are about: `submitting`, `re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from relay.core import event as events
@@ -18,7 +18,7 @@ from relay.core.breaker import Breaker
 from relay.core.delivery import OPEN, Delivery, Replay, Selection, Subscription, owe, wants
 from relay.core.dispatch import Account
 from relay.core.event import Event
-from relay.core.job import JSON, WAYS, Attempt, Job, State
+from relay.core.job import FINAL, JSON, WAYS, Attempt, Job, State
 
 R = TypeVar("R")
 
@@ -283,6 +283,16 @@ class Draft:
         """Write a job that has changed its state, by one of the ways in the table."""
         check_step(before.state, after.state)
         self.put(after)
+
+    def move(self, job: Job, state: State, at_ms: int, *, told: bool = True, **changes: Any) -> Job:
+        """Write the job in another state, which ends it when that is final, and the event that tells of it."""
+        if state in FINAL:
+            changes["finished_at_ms"] = at_ms
+        after = replace(job, state=state, updated_at_ms=at_ms, **changes)
+        self.step(job, after)
+        if told:
+            self.tell(after, "job.submitted" if state == "running" else f"job.{state}", at_ms)
+        return after
 
     def tell(self, job: Job, event_type: str, at_ms: int) -> None:
         """Write an event about `job`, and owe it to every subscription that wants it, in the same transaction."""

@@ -226,10 +226,7 @@ class TaskAnswered(Happening[Job | None]):
         draft.put(replace(attempt, state="ended", ended_at_ms=self.at_ms, ask_at_ms=None, detail="bad output"))
         task_ended(draft, loaded, attempt, self.at_ms, by_moderation=False)
         nothing_yet: dict[str, Any] = {"account": None, "upstream_task_id": None, "upstream_status": None, "task": None}
-        after = replace(job, state="queued", progress=0.0, started_at_ms=None, updated_at_ms=self.at_ms, **nothing_yet)
-        draft.step(job, after)
-        draft.tell(after, "job.queued", self.at_ms)
-        return after
+        return draft.move(job, "queued", self.at_ms, progress=0.0, started_at_ms=None, **nothing_yet)
 
     def _perhaps_told(self, draft: Draft, job: Job, attempt: Attempt) -> Attempt:
         """A job that was reported as finished long ago, and that nobody can confirm, is told to the operator once."""
@@ -314,12 +311,7 @@ def _end(
 ) -> Job:
     """The task has ended: its slot is free, and a job that still ran ends with it."""
     _over(draft, attempt, at_ms, loaded, by_moderation=error is not None and error["code"] == "moderated")
-    if job.state != "running":
-        return job
-    after = replace(job, state=state, error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
-    draft.step(job, after)
-    draft.tell(after, f"job.{state}", at_ms)
-    return after
+    return draft.move(job, state, at_ms, error=error) if job.state == "running" else job
 
 
 def _over(draft: Draft, attempt: Attempt, at_ms: int, loaded: Loaded | None, *, by_moderation: bool = False) -> None:

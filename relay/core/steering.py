@@ -37,10 +37,7 @@ class JobCancelled(Happening[Job | None]):
         if job.final:
             raise Conflict(f"the job has {job.state} already, and what is final stays as it is")
         draft = Draft(loaded)
-        after = replace(job, state="cancelled", finished_at_ms=self.at_ms, updated_at_ms=self.at_ms)
-        draft.step(job, after)
-        draft.tell(after, "job.cancelled", self.at_ms)
-        return draft.changes(after)
+        return draft.changes(draft.move(job, "cancelled", self.at_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +73,9 @@ class JobResolved(Happening[Job | None]):
         if job.state != "in_doubt":
             return draft.changes(job)
         if self.verdict == "not_created":
-            after = replace(job, state="queued", account=None, updated_at_ms=self.at_ms)
-        else:
-            error = jobs.error("submit_unknown", f"attempt {attempt.number} was {detail}")
-            after = replace(job, state="failed", error=error, finished_at_ms=self.at_ms, updated_at_ms=self.at_ms)
-        draft.step(job, after)
-        draft.tell(after, f"job.{after.state}", self.at_ms)
-        return draft.changes(after)
+            return draft.changes(draft.move(job, "queued", self.at_ms, account=None))
+        error = jobs.error("submit_unknown", f"attempt {attempt.number} was {detail}")
+        return draft.changes(draft.move(job, "failed", self.at_ms, error=error))
 
 
 def _check_whose(job: Job, attempt: Attempt, report: Report, owner: str | None) -> None:

@@ -103,7 +103,7 @@ class JobStranded(Happening[Job | None]):
             return nothing(job)
         draft = Draft(loaded)
         message = f"the upstream has no account {self.account}, and this job can run on no other"
-        return draft.changes(_fail(draft, job, jobs.error("account_gone", message), self.at_ms))
+        return draft.changes(draft.move(job, "failed", self.at_ms, error=jobs.error("account_gone", message)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class JobGivenUp(Happening[Job | None]):
         if job is None or job.state != "queued":
             return nothing(job)
         draft = Draft(loaded)
-        return draft.changes(_fail(draft, job, jobs.error(self.code, self.message), self.at_ms))
+        return draft.changes(draft.move(job, "failed", self.at_ms, error=jobs.error(self.code, self.message)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class AttemptStarted(Happening[Attempt | None]):
             return nothing(None)
         draft = Draft(loaded)
         if job.deadline_ms is not None and self.at_ms > job.deadline_ms:
-            _fail(draft, job, jobs.error("deadline", TOO_LATE), self.at_ms)
+            draft.move(job, "failed", self.at_ms, error=jobs.error("deadline", TOO_LATE))
             return draft.changes(None)
         account, busy, probe = loaded.account(self.account), loaded.busy.get(self.account, 0), False
         if account is not None:
@@ -196,10 +196,7 @@ class AttemptStarted(Happening[Attempt | None]):
             heralded=account is not None and account.heard,
         )
         draft.put(attempt)
-        draft.step(
-            job,
-            replace(job, state="submitting", attempts=number, account=self.account, updated_at_ms=self.at_ms),
-        )
+        draft.move(job, "submitting", self.at_ms, told=False, attempts=number, account=self.account)
         never_created = [old for old in loaded.attempts if old.state == "not_created"]
         for old in never_created[: -FAILED_ATTEMPTS_KEPT or None]:
             draft.drop(old)
@@ -257,24 +254,19 @@ class AttemptAnswered(Happening[Job | None]):
         draft.put(replace(attempt, ask_at_ms=ask_at_ms))
         if job.state != "submitting":
             return job
-        after = replace(job, state="in_doubt", updated_at_ms=self.at_ms)
-        draft.step(job, after)
-        draft.tell(after, "job.in_doubt", self.at_ms)
-        return after
+        return draft.move(job, "in_doubt", self.at_ms)
 
     def _refused(self, draft: Draft, job: Job, attempt: Attempt, error: dict[str, Any]) -> Job:
         draft.put(replace(attempt, state="not_created", ended_at_ms=self.at_ms, detail=str(error["message"])))
         if job.state != "submitting":
             return job
-        return _fail(draft, job, error, self.at_ms)
+        return draft.move(job, "failed", self.at_ms, error=error)
 
     def _back_to_queue(self, draft: Draft, job: Job, attempt: Attempt, message: str) -> Job:
         draft.put(replace(attempt, state="not_created", ended_at_ms=self.at_ms, detail=message))
         if job.state != "submitting":
             return job
-        after = replace(job, state="queued", account=None, updated_at_ms=self.at_ms)
-        draft.step(job, after)
-        return after
+        return draft.move(job, "queued", self.at_ms, told=False, account=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,20 +309,10 @@ class AttemptLooked(Happening[Job | None]):
         attempt = replace(attempt, state="ended", ended_at_ms=self.at_ms)
         draft.put(replace(attempt, ask_at_ms=next_late_look_ms(attempt, self.at_ms)))
         if job.state == "in_doubt" and self.resubmit:
-            before, job = job, replace(job, state="queued", account=None, updated_at_ms=self.at_ms)
-            draft.step(before, job)
-            draft.tell(job, "job.queued", self.at_ms)
+            job = draft.move(job, "queued", self.at_ms, account=None)
         elif job.state == "in_doubt":
-            job = _fail(draft, job, jobs.error("submit_unknown", _unknown(attempt)), self.at_ms)
+            job = draft.move(job, "failed", self.at_ms, error=jobs.error("submit_unknown", _unknown(attempt)))
         return draft.changes(job)
-
-
-def _fail(draft: Draft, job: Job, error: dict[str, Any], at_ms: int) -> Job:
-    """A job that will have no task, or whose task nobody can find, ends here."""
-    after = replace(job, state="failed", error=error, finished_at_ms=at_ms, updated_at_ms=at_ms)
-    draft.step(job, after)
-    draft.tell(after, "job.failed", at_ms)
-    return after
 
 
 def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -> Job:
@@ -349,17 +331,15 @@ def bind(draft: Draft, job: Job, attempt: Attempt, report: Report, at_ms: int) -
         draft.put(job)
     if job.state not in ("submitting", "in_doubt"):
         return job
-    after = replace(
+    after = draft.move(
         job,
-        state="running",
+        "running",
+        at_ms,
         upstream_task_id=report.task_id,
         upstream_status=report.status or None,
         submitted_at_ms=at_ms,
         started_at_ms=at_ms if report.status == RUNNING else None,
-        updated_at_ms=at_ms,
     )
-    draft.step(job, after)
-    draft.tell(after, "job.submitted", at_ms)
     return absorb(draft, after, attempt, report, at_ms)
 
 

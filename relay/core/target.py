@@ -34,34 +34,47 @@ Network = IPv4Network | IPv6Network
 # What is special about an address, in words, and the networks of that kind; the first match counts. RFC 6890, its
 # registry of special addresses, and what clouds answer metadata on.
 _KINDS = {
-    # Alibaba; Azure, a public address that leads to the host; everybody's; Oracle; AWS; Google.
     "metadata": (
         "a cloud's metadata address",
-        "100.100.100.200/32 168.63.129.16/32 169.254.169.254/32 192.0.0.192/32 fd00:ec2::254/128 fd20:ce::254/128",
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure; a public address that leads to the host
+        "169.254.169.254/32",
+        "192.0.0.192/32",  # Oracle
+        "fd00:ec2::254/128",  # AWS
+        "fd20:ce::254/128",  # Google
     ),
-    # Linux takes 0.0.0.0 for this machine.
-    "unspecified": ("an unspecified address", "0.0.0.0/8 ::/128"),
-    "private": ("a private address", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"),
+    "unspecified": ("an unspecified address", "0.0.0.0/8", "::/128"),  # Linux takes 0.0.0.0 for this machine
+    "private": ("a private address", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
     "shared": ("an address shared behind a provider's NAT", "100.64.0.0/10"),
-    "loopback": ("a loopback address", "127.0.0.0/8 ::1/128"),
-    "link-local": ("a link-local address", "169.254.0.0/16 fe80::/10"),
-    # The last one: Teredo, ORCHID, benchmarks.
+    "loopback": ("a loopback address", "127.0.0.0/8", "::1/128"),
+    "link-local": ("a link-local address", "169.254.0.0/16", "fe80::/10"),
     "protocol": (
         "an address reserved for protocols",
-        "192.0.0.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24 2001::/23",
+        "192.0.0.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.175.48.0/24",
+        "2001::/23",  # Teredo, ORCHID, benchmarks
     ),
     "documentation": (
         "an address for documentation",
-        "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20",
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "2001:db8::/32",
+        "3fff::/20",
     ),
     "benchmark": ("an address for benchmarks", "198.18.0.0/15"),
-    "multicast": ("a multicast address", "224.0.0.0/4 ff00::/8"),
+    "multicast": ("a multicast address", "224.0.0.0/4", "ff00::/8"),
     "broadcast": ("the broadcast address", "255.255.255.255/32"),
     "reserved": ("a reserved address", "240.0.0.0/4"),
-    # IPv4-compatible, RFC 4291; IPv4-translated, RFC 2765; NAT64 of one's own network, RFC 8215; 6to4.
     "transition": (
         "an IPv6 address that stands for an IPv4 address",
-        "::/96 ::ffff:0:0:0/96 64:ff9b:1::/48 2002::/16",
+        "::/96",  # IPv4-compatible, RFC 4291
+        "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765
+        "64:ff9b:1::/48",  # NAT64 of one's own network, RFC 8215
+        "2002::/16",  # 6to4
     ),
     "site-local": ("a site-local address", "fec0::/10"),
     "discard": ("a discard address", "100::/64"),
@@ -69,7 +82,7 @@ _KINDS = {
 _BY_NETWORK = frozenset({"private", "shared"})
 _BY_HOST = frozenset({"private", "shared", "loopback", "link-local", "metadata"})
 
-_SPECIAL = tuple((ip_network(text), kind) for kind, (_, networks) in _KINDS.items() for text in networks.split())
+_SPECIAL = tuple((ip_network(text), kind) for kind, (_, *networks) in _KINDS.items() for text in networks)
 _IPV6_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
