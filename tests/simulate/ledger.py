@@ -225,8 +225,8 @@ class Ledger:
         times = (a.ask_at_ms or 0 for a in self.to_ask.values())
         return min((at_ms for at_ms in times if at_ms > after_ms), default=None)
 
-    async def attempts_sending(self) -> list[Attempt]:
-        return [a for a in self.occupying.values() if a.state == "sending"]
+    async def attempts_sending(self, before_ms: int = 2**62) -> list[Attempt]:
+        return [a for a in self.occupying.values() if a.state == "sending" and a.sent_at_ms <= before_ms]
 
     async def adoptions_due(self, now_ms: int, limit: int) -> list[Adoption]:
         return []
