@@ -245,7 +245,7 @@ def filled(path: Path, events: int) -> str:
 
 
 def callbacks(table: Table, folder: Path, seconds: float) -> None:
-    """200 a second, while 1,000 streams each follow a job, and others come back to the log again and again."""
+    """200 a second, while 1,000 streams each follow a job, as browsers' progress bars do."""
     with relay(folder) as (hub, jobs), Crowd(hub) as crowd:
         requests = [subscription(f"/v1/jobs/{jobs[n % len(jobs)]}/events?since=now") for n in range(1000)]
         crowd.open(requests)
