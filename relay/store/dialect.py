@@ -18,7 +18,7 @@ _MARK: Final = "\ufdd0"
 async def prepare(connection: Any) -> None:
     """Whole numbers come back as such, whatever sum they are; texts as they were."""
     await connection.set_type_codec("numeric", encoder=str, decoder=_number, schema="pg_catalog", format="text")
-    await connection.set_type_codec("text", encoder=_escaped, decoder=_plain, schema="pg_catalog", format="text")
+    await connection.set_type_codec("text", encoder=_escaped, decoder=_plain, schema="pg_catalog", format="binary")
 
 
 @lru_cache(2_000)
@@ -50,13 +50,14 @@ def placed(sql: str) -> str:
     return "".join(f"{part}${n}" for n, part in enumerate(parts[:-1], 1)) + parts[-1]
 
 
-def _escaped(text: str) -> str:
+def _escaped(text: str) -> bytes:
     if "\0" in text or _MARK in text:
-        return text.replace(_MARK, f"{_MARK}m").replace("\0", f"{_MARK}0")
-    return text
+        text = text.replace(_MARK, f"{_MARK}m").replace("\0", f"{_MARK}0")
+    return text.encode()
 
 
-def _plain(text: str) -> str:
+def _plain(data: bytes) -> str:
+    text = bytes(data).decode()
     return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}m", _MARK) if _MARK in text else text
 
 

@@ -141,6 +141,20 @@ def test_a_create_answer_that_is_already_the_end_ends_the_job() -> None:
     assert (memory.job.state, memory.types) == ("succeeded", ["queued", "submitted", "succeeded"])
 
 
+def test_an_answer_that_comes_after_somebody_gave_it_up_is_the_answer_all_the_same() -> None:
+    memory = in_doubt()
+    memory.apply(answered(accepted()))
+    assert (memory.job.state, memory.job.upstream_task_id) == ("running", TASK_ID)
+    assert (memory.attempt.state, memory.types) == ("created", ["queued", "in_doubt", "submitted"])
+
+
+@pytest.mark.parametrize("outcome", KNOWN_NOT_CREATED)
+def test_a_refusal_that_comes_too_late_sends_nothing_again(outcome: Outcome) -> None:
+    memory = in_doubt()
+    memory.apply(answered(outcome))
+    assert (memory.job.state, memory.attempt.state) == ("in_doubt", "unknown")
+
+
 @pytest.mark.parametrize("outcome", KNOWN_NOT_CREATED, ids=lambda outcome: type(outcome).__name__)
 def test_what_surely_was_not_created_goes_back_into_the_queue_without_an_event(outcome: Outcome) -> None:
     memory = sending()

@@ -1,0 +1,189 @@
+"""What PostgreSQL alone has to prove: the order of several writers, a lost connection, the lead, texts as they were."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from relay.core.event import Event
+from relay.errors import ConfigurationError, Unavailable
+from relay.store import postgres as engine
+from relay.store.contract import EventFilter
+from relay.store.dialect import numbered, placed
+from relay.store.postgres import PostgresStore
+from relay.store.rows import update
+from tests.core.builders import job
+from tests.postgres import Cluster
+from tests.store.serving import new_hex, queued
+
+pytestmark = pytest.mark.anyio
+
+
+async def opened(stack: AsyncExitStack, url: str, seen: list[Event] | None = None) -> PostgresStore:
+    """A relay's store; it appends the events that it is told of to `seen`."""
+    store = await engine.open_store(
+        url, new_hex=new_hex, committed=lambda head, events: seen.extend(events) if seen is not None else None
+    )
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - the server tells of nothing else
+            await asyncio.sleep(0.005)
+
+
+async def test_readers_that_resume_anywhere_see_every_event_of_several_writers_once_and_in_order(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    told: list[list[Event]] = [[], [], []]
+    async with AsyncExitStack() as stack:
+        stores = [await opened(stack, url, seen) for seen in told]
+        read: list[int] = []
+
+        async def follow() -> None:
+            after = 0
+            while after < 120:
+                for event in await stores[2].events_after(after, EventFilter(), 7):
+                    read.append(event.seq)
+                    after = event.seq
+
+        async def write(n: int) -> None:
+            for m in range(40):
+                await stores[n].apply(queued(f"job-{n}-{m}", queue_per_token=1_000))
+
+        await asyncio.gather(follow(), write(0), write(1), write(2))
+        await until(lambda: all(len(seen) >= 120 for seen in told))
+
+    assert read == list(range(1, 121))
+    for seen in told:
+        assert [event.seq for event in seen] == list(range(1, 121))
+    assert len({event.job_id for event in told[0]}) == 120
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0", "\ufdd0", "\ufdd00", "\ufdd0m\0", "'$1 :name ?", "ünï 🎬"], ids=repr)
+async def test_texts_come_back_as_they_went_in_and_are_found(tmp_path: Path, postgres: Cluster, text: str) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        await store.apply(queued("one", reply_ref=text, request={"text_prompt": text}, priority=-10))
+        found = await store.job("one")
+        assert found is not None
+        assert (found.reply_ref, found.request["text_prompt"]) == (text, text)
+        assert [row.id for row in await store._list(type(found), "WHERE reply_ref = :ref", {"ref": text})] == ["one"]
+
+
+async def test_one_leads_and_when_it_is_gone_another_one_does(tmp_path: Path, postgres: Cluster) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        first = await opened(stack, url)
+        async with first.leading() as lost:
+            second = await opened(stack, url)
+            follower = asyncio.create_task(second._leading.wait())
+            await second.apply(queued("by-a-follower"))
+            assert not follower.done()
+            await first.close()
+            assert lost.is_set()
+        await asyncio.wait_for(follower, 20)
+
+
+async def test_a_server_that_restarts_is_unavailable_and_then_there_again(postgres: Cluster) -> None:
+    from tests.postgres import cluster
+
+    loop = asyncio.get_running_loop()
+    with cluster() as own:
+        async with AsyncExitStack() as stack:
+            seen: list[Event] = []
+            store = await opened(stack, own.url(), seen)
+            await store.apply(queued("before"))
+            await loop.run_in_executor(None, own.stop)
+            with pytest.raises(Unavailable, match="cannot be written"):
+                await store.apply(queued("meanwhile"))
+            with pytest.raises(Unavailable, match="cannot be read"):
+                await store.head()
+            await loop.run_in_executor(None, own.start)
+            await store.apply(queued("after"))
+            assert await store.head() == 2
+            await asyncio.wait_for(store._leading.wait(), 20)
+            await until(lambda: [event.job_id for event in seen] == ["before", "after"])
+
+
+async def test_a_commit_whose_answer_was_lost_is_found_out(tmp_path: Path, postgres: Cluster) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        await store.apply(queued("before"))
+        assert store._writing is not None
+        real = store._writing
+
+        class Cut:
+            """The connection as it is, but for the answer to its commit, which never comes."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def transaction(self) -> Any:
+                transaction = real.transaction()
+                commit = transaction.commit
+
+                async def committed() -> None:
+                    await commit()
+                    raise ConnectionResetError("cut")
+
+                return type("T", (), {"start": transaction.start, "commit": staticmethod(committed)})()
+
+        store._writing = Cut()
+        made = await store.apply(queued("cut"))
+        assert made.id == "cut"
+        assert await store.head() == 2
+
+
+@pytest.mark.parametrize("name", ["synchronous_commit", "fsync"])
+async def test_a_server_that_may_lose_what_it_has_committed_is_refused(name: str) -> None:
+    from tests.postgres import cluster
+
+    with cluster() as own:
+        own.stop()
+        own.options = {name: "off"}
+        own.start()
+        with pytest.raises(ConfigurationError, match=f"{name} = off"):
+            await engine.open_store(own.url(), new_hex=new_hex, committed=lambda head, events: None)
+
+
+async def test_what_cannot_be_opened_is_said_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be opened") as refused:
+        await engine.open_store(
+            f"postgresql://me:hush@/db?host={tmp_path}", new_hex=new_hex, committed=lambda head, events: None
+        )
+    assert "hush" not in str(refused.value)
+
+
+def test_the_sql_of_this_room_is_said_as_postgresql_takes_it() -> None:
+    assert numbered("SELECT ':no', x::text FROM t WHERE a = :a AND (b < :b OR c = :a)") == (
+        "SELECT ':no', x::text FROM t WHERE a = $1 AND (b < $2 OR c = $1)",
+        ("a", "b"),
+    )
+    changed = update(job(), job(progress=0.5, state="running"))
+    assert changed is not None
+    assert placed(changed[0]) == (
+        "UPDATE jobs SET state = new.column1, progress = new.column2 "
+        "FROM (VALUES ($1::text, $2::float8, $3::text)) AS new WHERE jobs.id = new.column3"
+    )
+
+
+async def test_the_way_to_the_database_is_not_blocked_by_a_relay_that_hangs(tmp_path: Path, postgres: Cluster) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        hung = await asyncpg.connect(
+            url, server_settings=engine._SETTINGS | {"idle_in_transaction_session_timeout": "200"}
+        )
+        await hung.execute("BEGIN")
+        await hung.execute("SELECT pg_advisory_xact_lock($1)", engine.WRITING)
+        assert (await store.apply(queued("in spite of it"))).id == "in spite of it"
+        hung.terminate()
