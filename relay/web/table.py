@@ -55,7 +55,8 @@ def at_most(limit: int, default: int) -> tuple[Schema, ...]:
 class Said:
     """What is said of a door. `ok`: the shape by status (None: no body); `fails`: the statuses of its own errors.
 
-    `also`: further media types of a 200. Statuses that follow from scopes, path, query and body are added.
+    `also`: further media types of a 200, of NDJSON the shape of a line. Statuses that follow from scopes, path, query
+    and body are added.
     """
 
     title: str
@@ -79,7 +80,7 @@ def either(*names: str) -> Schema:
     return {"anyOf": [ref(name) for name in names]}
 
 
-PAGE: Final = at_most(PAGE_MAX, 50)
+PAGE: Final = at_most(PAGE_MAX, jobs.PAGE_DEFAULT)
 AGO: Final = {"anyOf": [TEXT | {"pattern": "^[0-9]{1,9}[smhd]$", "examples": ["10m"]}, TIME]}
 EVENTS: Final = (
     q("type", word(*TYPES), many=True),
@@ -93,7 +94,7 @@ KEY: Final = header(KEY_HEADER, TEXT | {"pattern": f"^{KEY_FORM}$"})
 OF_DELIVERY: Final = q("state", word(*deliveries.STATES), many=True)
 STREAMS: Final = {
     SSE: TEXT | {"description": "frames: `id`, `event`, and `data` as a webhook's body; notices are named `stream.…`"},
-    NDJSON: TEXT | {"description": "a line each: StreamLine"},
+    NDJSON: ref("StreamLine"),
 }
 EVENT_PAGE: Final = page(ref("AnyEvent"))
 UPSTREAMS: Final[Schema] = {"description": "as the upstream has it"}

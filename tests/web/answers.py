@@ -71,8 +71,10 @@ class Document:
         media = answer.headers["content-type"].partition(";")[0]
         assert media in content or "*/*" in content, f"{where} is {media}"
         if media.endswith("json"):
-            faults = self.faults(content.get(media, content.get("*/*"))["schema"], answer.json())
-            assert faults == [], f"{where}\n{faults}\n{json.dumps(answer.json(), indent=1)[:3000]}"
+            schema = content.get(media, content.get("*/*"))["schema"]
+            for text in answer.text.splitlines() if media.endswith("ndjson") else [answer.text]:
+                faults = self.faults(schema, json.loads(text))
+                assert faults == [], f"{where}\n{faults}\n{text[:3000]}"
 
 
 @dataclass
