@@ -306,8 +306,8 @@ def test_a_search_without_result_ends_exactly_when_its_time_is_over() -> None:
 
 
 def test_an_answer_that_comes_after_another_changes_nothing() -> None:
-    memory = in_doubt()
-    before = memory.job
+    memory = sending()
+    before = memory.apply(answered(accepted()))
     assert memory.apply(answered(accepted())) == before
     assert memory.apply(answered(Refused("validation", "no"))) == before
     assert memory.apply(answered(accepted(), number=9)) == before
