@@ -25,6 +25,7 @@ WAITING = (
     "Macro of ink dropped into water, deep blue and gold, black background",
     "A cinematic aerial shot of a coastal city at golden hour",
 )
+RENDER_S = (25, 40, 15, 1_000)
 MODELS: tuple[dict[str, Any], ...] = (
     {"model": "gen4.5", "duration": 5, "aspect_ratio": "16:9"},
     {"model": "veo-3.1", "duration": 8, "aspect_ratio": "16:9", "resolution": "1080p"},
@@ -47,11 +48,18 @@ async def scene(folder: Path) -> AsyncGenerator[Journey]:
                 vendor.faults.replace({"fails": {"value": "safety", "times": 1}})
             wish = MODELS[number % 3] | {"text_prompt": prompt, "replyRef": f"order-{4181 + number}"}
             await here.ended((await here.submit(**wish))["id"])
-        vendor._times_s = (0.05, 400)
         for number, prompt in enumerate(WAITING):
+            vendor._times_s = (0.05, RENDER_S[number])
             wish = MODELS[number % 3] | {"text_prompt": prompt, "replyRef": f"order-{4190 + number}"}
-            await here.submit(**wish)
+            job = await here.submit(**wish)
+            # How long a task takes is settled when the upstream takes it; the last one waits for a slot.
+            await here.job_in(job["id"], "running" if number < 3 else "queued")
+        await here.until(lambda: here.get("/v1/jobs?state=running"), lambda page: _moves(page["data"]))
         yield here
+
+
+def _moves(jobs: list[dict[str, Any]]) -> bool:
+    return len(jobs) == 3 and all(job["progress"] >= 0.1 for job in jobs)
 
 
 async def job_of(here: Journey, state: str) -> dict[str, Any]:

@@ -25,9 +25,9 @@ Picture = Callable[[Page, str], Awaitable[Path]]
 
 
 @pytest.fixture(scope="module")
-async def day(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Journey]:
+async def day(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[tuple[Journey, dict[str, str]]]:
     async with scene(tmp_path_factory.mktemp("scene")) as here:
-        yield here
+        yield here, await views(here)
 
 
 async def views(here: Journey) -> dict[str, str]:
@@ -57,9 +57,9 @@ async def faults(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("look", SIZES)
 async def test_every_page_is_accessible_fits_and_has_its_picture_taken(
-    day: Journey, profile: Profile, picture: Picture, look: str
+    day: tuple[Journey, dict[str, str]], profile: Profile, picture: Picture, look: str
 ) -> None:
-    width, height = SIZES[look]
+    (here, paths), (width, height) = day, SIZES[look]
     tabs = await profile(
         color_scheme="dark" if look == "dark" else "light",
         viewport={"width": width, "height": height},
@@ -69,13 +69,13 @@ async def test_every_page_is_accessible_fits_and_has_its_picture_taken(
     )
     await tabs.context.add_init_script(path=AXE)
     wrong: dict[str, Any] = {}
-    page = await tabs.open(day.relay_url)
+    page = await tabs.open(here.relay_url)
     await expect(page.get_by_label("Token")).to_be_visible()
     await picture(page, f"door-{look}")
     wrong["door"] = await faults(page)
     await page.close()
-    page = await sign_in(tabs, day.relay_url)
-    for name, path in (await views(day)).items():
+    page = await sign_in(tabs, here.relay_url)
+    for name, path in paths.items():
         await go(page, path)
         await settled(page)
         await picture(page, f"{name}-{look}")

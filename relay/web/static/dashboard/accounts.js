@@ -5,6 +5,7 @@ import { get } from './api.js'
 import { counted, pill, when } from './words.js'
 
 const EVERY_MS = 5_000
+const PLACES_MAX = 40
 const REASONS = { no_credits: 'No credits left', unreachable: 'Cannot be reached', moderated: 'Held by moderation' }
 
 export function accountsPage(app) {
@@ -37,16 +38,22 @@ export function accountsPage(app) {
   }
 }
 
-function card({ email, slots, admits, running, others, parked, reason, retryAt }) {
-  const places = Math.max(slots, running + others, admits)
+/** A block for each slot: taken by us, by others, free, or more than it admits at present. */
+export function slots({ slots, admits, running, others }) {
+  const places = Math.min(PLACES_MAX, Math.max(slots, running + others, admits))
+  const kind = (index) => (index < running ? 'ours' : index < running + others ? 'others' : index < admits ? 'free' : 'shut')
+  const label = `${running} of ${admits} slots in use${others ? `, ${others} by others` : ''}`
+  return html`<div class="slots" role="img" aria-label=${label}>${Array.from({ length: places }, (_, index) => html`<i class=${kind(index)}></i>`)}</div>`
+}
+
+function card(account) {
+  const { email, slots: listed, admits, running, others, parked, reason, retryAt } = account
   return html`
     <section class="card account">
       <h2>${email}</h2>
       ${parked ? pill('failed', 'Parked') : running >= admits ? pill('running', 'Full') : pill('succeeded', 'Has room')}
-      <div class="slots" role="img" aria-label=${`${running} of ${admits} slots in use${others ? `, ${others} by others` : ''}`}>
-        ${Array.from({ length: Math.min(places, 40) }, (_, index) => html`<i class=${index < running ? 'ours' : index < running + others ? 'others' : index < admits ? 'free' : 'shut'}></i>`)}
-      </div>
-      <p class="small">${running} of ${counted(admits, 'slot')} in use${slots > admits ? `, the list says ${slots}` : ''}${others ? `, ${counted(others, 'task')} of somebody else` : ''}</p>
+      ${slots(account)}
+      <p class="small">${running} of ${counted(admits, 'slot')} in use${listed > admits ? `, the list says ${listed}` : ''}${others ? `, ${counted(others, 'task')} of somebody else` : ''}</p>
       ${parked ? html`<p class="bad small">${REASONS[parked] ?? parked}: ${reason}${retryAt ? html`. Tried again ${when(retryAt)}` : nothing}</p>` : nothing}
     </section>`
 }

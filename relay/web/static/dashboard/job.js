@@ -247,11 +247,11 @@ function pretty(text) {
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`
 
-/** The request as a person would send it again from a shell, without the token. */
-export const curl = (job) =>
+/** The request as a person would send it again from a shell, without the token; `indent` for those who read it. */
+export const curl = (job, indent) =>
   [
     `curl -s ${location.origin}/v1/jobs`,
     '-H "Authorization: Bearer $RELAY_TOKEN"',
     '-H "Content-Type: application/json"',
-    `-d ${quoted(JSON.stringify(job.request))}`,
+    `-d ${quoted(JSON.stringify(job.request, null, indent))}`,
   ].join(' \\\n  ')

@@ -1,6 +1,7 @@
 /** The list of jobs, newest first, each as it is at this moment. */
 
 import { html, nothing } from '../vendor/lit-html.js'
+import { slots } from './accounts.js'
 import { get } from './api.js'
 import { FINAL, STATES, address, bar, between, duration, expected, icon, pill, when } from './words.js'
 
@@ -19,6 +20,7 @@ export function jobsPage(app) {
   let next = null
   let counts = {}
   let models = []
+  let accounts = []
   let problem = null
   let refresh = null
   let asked = 0
@@ -29,8 +31,13 @@ export function jobsPage(app) {
   async function reload(limit = Math.max(PAGE, Math.min(jobs?.length ?? 0, 200))) {
     const mine = ++asked
     try {
-      const [page, ready] = await Promise.all([get('/v1/jobs', { ...query(), limit }), get('/readyz').catch(() => null)])
+      const [page, ready, known] = await Promise.all([
+        get('/v1/jobs', { ...query(), limit }),
+        get('/readyz').catch(() => null),
+        app.may('read') ? get('/v1/accounts').catch(() => null) : null,
+      ])
       if (mine !== asked) return
+      accounts = known?.data ?? accounts
       readAt = Date.now()
       jobs = page.data
       next = page.next
@@ -99,6 +106,9 @@ export function jobsPage(app) {
     typing = setTimeout(() => choose({ q: target.value }), LINE_UP_MS)
   }
 
+  /** What is rare takes no room while there is none of it. */
+  const shows = (state) => (state !== 'submitting' && state !== 'in_doubt') || counts[state] || filter.state.includes(state)
+
   const filtered = () => filter.state.length || filter.model || filter.q
 
   return {
@@ -118,10 +128,11 @@ export function jobsPage(app) {
         ${app.may('submit') ? html`<a class="button primary" href="#/submit">${icon('submit')}New job</a>` : nothing}
       </div>
       <div class="filters" role="group" aria-label="Filter by state">
-        ${Object.entries(STATES).map(
+        ${Object.entries(STATES).filter(([state]) => shows(state)).map(
           ([state, words]) => html`<button class="chip ${state}" aria-pressed=${filter.state.includes(state)} @click=${() => toggle(state)}><i></i>${words}${FINAL.has(state) ? nothing : html`<b>${counts[state] ?? 0}</b>`}</button>`,
         )}
       </div>
+      ${accounts.length ? html`<ul class="strip" aria-label="Accounts">${accounts.map((account) => html`<li><a href="#/accounts">${account.email}</a>${slots(account)}${account.parked ? html`<span class="bad small">parked</span>` : nothing}</li>`)}</ul>` : nothing}
       <div class="tools">
         <label class="search">${icon('search')}<input type="search" placeholder="Words of the prompt" aria-label="Words of the prompt" @input=${type} /></label>
         <select aria-label="Model" @change=${({ target }) => choose({ model: target.value })}>
@@ -175,6 +186,6 @@ export function progress(job) {
     case 'failed':
       return html`<span class="small bad">${job.error?.message ?? job.error?.code}</span>`
     default:
-      return html`<span class="small">after ${between(job.createdAt, job.finishedAt)}${job.artifacts[0]?.durationS ? ` · ${duration(job.artifacts[0].durationS)} of video` : ''}</span>`
+      return html`<span class="small">took ${between(job.createdAt, job.finishedAt)}${job.artifacts[0]?.durationS ? ` · ${duration(job.artifacts[0].durationS)} of video` : ''}</span>`
   }
 }

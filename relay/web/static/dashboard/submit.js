@@ -2,6 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { call, get, newKey, post, search } from './api.js'
+import { curl } from './job.js'
 import { duration, icon } from './words.js'
 
 const JUDGE_MS = 350
@@ -24,9 +25,11 @@ const WORDS = {
 export function submitPage(app) {
   let models = null
   let model = null
-  let values = { text_prompt: '' }
+  let values = {}
   let problems = []
   let touched = new Set()
+  let judged = false
+  let accounts = []
   let sending = false
   let judging = null
   const uploads = {}
@@ -50,6 +53,7 @@ export function submitPage(app) {
   const request = () => ({ model: model.name, ...values })
 
   function judge() {
+    judged = false
     app.draw()
     clearTimeout(judging)
     judging = setTimeout(async () => {
@@ -58,6 +62,7 @@ export function submitPage(app) {
       } catch (problem) {
         problems = problem.problems
       }
+      judged = true
       app.draw()
     }, JUDGE_MS)
   }
@@ -104,13 +109,13 @@ export function submitPage(app) {
   }
 
   const wrongs = (field) => problems.filter((problem) => problem.field === field && touched.has(field))
-  const others = () => problems.filter((problem) => !touched.has(problem.field) && problem.rule !== 'required')
 
   return {
     async start() {
       const answer = await app.attempt(() => get('/v1/models'))
       if (!answer) return
       models = answer.data
+      if (app.may('read')) get('/v1/accounts').then(({ data }) => ((accounts = data), app.draw()), () => {})
       choose(models.find(({ name }) => name === 'gen4.5') ? 'gen4.5' : models[0].name)
     },
     stop() {
@@ -119,7 +124,29 @@ export function submitPage(app) {
     },
     view: () => html`
       <div class="head"><h1 tabindex="-1">New job</h1></div>
-      ${model ? form() : html`<p class="quiet">Loading…</p>`}`,
+      ${model ? html`<div class="columns apart">${form()}${verdict()}</div>` : html`<p class="quiet">Loading…</p>`}`,
+  }
+
+  /** What the relay thinks of it, and the same for a program. */
+  function verdict() {
+    const good = judged && !problems.length
+    const copy = async () => {
+      await app.attempt(() => navigator.clipboard.writeText(curl({ request: request() })))
+      app.say('Copied.')
+    }
+    return html`
+      <aside class="card verdict" aria-label="What the relay thinks of it">
+        <p class="answer ${good ? 'good' : ''}" role="status">${icon(good ? 'check' : 'clock')}${good ? 'The relay takes it.' : judged ? `${problems.length === 1 ? 'One thing is' : `${problems.length} things are`} missing or wrong.` : 'The relay looks at it…'}</p>
+        ${problems.length ? html`<ul class="problems">${problems.map(({ field, message }) => html`<li><b>${field}</b> ${message}</li>`)}</ul>` : nothing}
+        <h2>The same from a shell <button type="button" class="plain" @click=${copy}>${icon('copy')}Copy</button></h2>
+        <pre tabindex="0">${curl({ request: request() }, 2)}</pre>
+      </aside>`
+  }
+
+  function account() {
+    return html`<label>Account<select name="email" @change=${({ target }) => set('email', target.value)}>
+      <option value="" .selected=${!values.email}>whichever has room</option>
+      ${accounts.map(({ email }) => html`<option value=${email} .selected=${values.email === email}>${email}</option>`)}</select>${said('email')}</label>`
   }
 
   function form() {
@@ -137,13 +164,12 @@ export function submitPage(app) {
         ${model.prompt.need === 'refused' ? html`<p class="hint">This model takes no prompt.</p>` : prompt()}
         ${assets.length ? html`<fieldset class="assets"><legend>Pictures and videos</legend>${shownSlots(assets).map(slot)}</fieldset>` : nothing}
         <div class="grid">${plain.map(control)}</div>
-        <details class="apart"><summary>For programs: reference, reply address, priority, deadline</summary>
+        <details class="further"><summary>For programs: reference, reply address, priority, deadline</summary>
           <div class="grid">
             ${text('replyRef', 'Your reference')} ${text('replyUrl', 'Reply address', 'url')}
             ${number('priority', 'Priority, −10 to 10')} ${number('deadline', 'Start within, seconds')}
           </div>
         </details>
-        ${others().length ? html`<ul class="problems">${others().map(({ message }) => html`<li>${message}</li>`)}</ul>` : nothing}
         <div class="actions"><button class="primary" ?disabled=${sending}>${icon('send')}${sending ? 'Sending…' : 'Submit'}</button></div>
       </form>`
   }
@@ -164,6 +190,7 @@ export function submitPage(app) {
     if (field === 'seed') return number(field, 'Seed')
     if (field === 'audio') return model.audio === 'switch' ? flag(field) : nothing
     if (field === 'exploreMode') return flag(field)
+    if (field === 'email' && accounts.length) return account()
     return text(field, WORDS[field] ?? field)
   }
 
