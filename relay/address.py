@@ -1,5 +1,6 @@
 """The relay's own artifact addresses: capabilities, made anew at every read and checked when they come back."""
 
+import re
 from urllib.parse import quote
 
 from relay.clock import Clock
@@ -7,6 +8,7 @@ from relay.errors import Gone, NotFound
 from relay.vault import Vault
 
 _PURPOSE = "artifact-address"
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 
 
 class Addresses:
@@ -25,7 +27,7 @@ class Addresses:
         """A fresh address of one file."""
         expires_s = int(self._clock.now_ms() / 1000 + self._ttl_s)
         signature = self._vault.sign(_message(artifact_id, name, str(expires_s)), _PURPOSE)
-        return f"{self.base_url}/v1/artifacts/{quote(artifact_id)}/{quote(name)}?exp={expires_s}&sig={signature}"
+        return f"{self.base_url}/v1/artifacts/{_part(artifact_id)}/{_part(name)}?exp={expires_s}&sig={signature}"
 
     def check(self, artifact_id: str, name: str, expires_s: str, signature: str) -> None:
         """Raises `NotFound` for an address that was never made, `Gone` for one that has expired."""
@@ -33,6 +35,11 @@ class Addresses:
             raise NotFound("this address is not one of the relay's; read the job again for a fresh one")
         if int(expires_s) * 1000 < self._clock.now_ms():
             raise Gone("this address has expired; read the job again for a fresh one")
+
+
+def _part(text: str) -> str:
+    # Nearly all are as they may stand in a path, and to look at that costs a fifth of quoting them.
+    return text if _UNRESERVED(text) else quote(text)
 
 
 def _message(artifact_id: str, name: str, expires_s: str) -> bytes:

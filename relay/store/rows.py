@@ -99,7 +99,7 @@ def from_row(record_type: type[T], row: Mapping[str, Any]) -> T:
     for n in layout.json:
         if (text := values[n]) is not None:
             # Most of them are empty.
-            values[n] = [] if text == "[]" else from_json(text)
+            values[n] = [] if text == "[]" else {} if text == "{}" else from_json(text)
     for n in layout.packed:
         values[n] = zlib.decompressobj().decompress(values[n], UNPACKED_MAX_BYTES)
     for n in layout.flags:
