@@ -17,6 +17,8 @@ async def test_the_page_shows_every_operation_and_tries_one(
 ) -> None:
     async with journey(tmp_path) as here:
         said = await here.get("/openapi.json")
+        policy = (await here.client.get("/docs")).headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'"} <= set(policy)
         page = await tabs.open(f"{here.relay_url}/docs")
         for methods in said["paths"].values():
             for operation in methods.values():

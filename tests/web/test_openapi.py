@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from relay.core.event import TYPES
 from relay.settings import load_catalogue
+from relay.web import passage
 from relay.web.app import routes
 from relay.web.openapi import Doorway, document
 from relay.web.samples import SAMPLES
@@ -105,6 +106,12 @@ async def test_each_door_takes_the_query_that_the_document_gives_it_and_no_other
                 wrong.append(f"{method} {path}: {name} {'once' if once else 'again and again'}")
 
     assert wrong == []
+
+
+def test_the_document_has_the_queries_that_the_drop_in_door_passes_on() -> None:
+    for path, names in passage.QUERIES.items():
+        doors = DOCUMENT["paths"][DROPIN.rstrip("/") + path].values()
+        assert {one["name"] for door in doors for one in door["parameters"] if one["in"] == "query"} == set(names)
 
 
 def test_every_type_of_event_has_a_webhook_with_an_example_that_is_one() -> None:
