@@ -18,7 +18,7 @@ from tests.journeys import ADMIN_TOKEN
 SSE, NDJSON, PAGE = "text/event-stream", "application/x-ndjson", "application/json"
 # A connection is cut after so many bytes or so many seconds, whichever comes first.
 CUT_BYTES = 24_000
-CUT_S = 0.4
+CUT_S = 1.2
 STALL_S = (0.05, 1.2)
 ABANDONED_MAX = 60
 PAUSE_S = 0.01

@@ -34,7 +34,7 @@ GOING_MAX = 30
 # Progress never falls: one task can be reported on so often with something new each time.
 REPORTS_MAX = 400
 # How many cuts a relay lives to see: a quarter of all of them at most.
-LIFE_CUTS_MIN, LIFE_CUTS_MAX = 10, 400
+LIFE_CUTS_MIN, LIFE_CUTS_MAX = 25, 400
 STEPS_MAX = 2_500
 READERS_MAX = 30
 REFERENCES = ("one", "two", "three")

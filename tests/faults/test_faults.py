@@ -16,13 +16,13 @@ PATIENCE_S = 3.0
 
 
 async def test_cut_stalled_and_killed_nothing_is_lost_doubled_or_out_of_order(tmp_path: Path) -> None:
-    outcome = await run(tmp_path, cuts=200, seed=4)
+    outcome = await run(tmp_path, cuts=120, seed=4)
 
     assert outcome.verdict.wrong == 0, outcome
     assert outcome.tally.truncated == 0, outcome
-    assert outcome.tally.cuts >= 200
+    assert outcome.tally.cuts >= 120
     assert outcome.tally.kills + outcome.tally.terms > 0
-    assert outcome.verdict.told > 300
+    assert outcome.verdict.told > 100
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ async def test_a_relay_with_a_defect_is_found_out(tmp_path: Path, defect: str) -
     """The test above can fail."""
     for seed in range(RUNS_MAX):
         (folder := tmp_path / str(seed)).mkdir()
-        outcome = await run(folder, cuts=60, seed=seed, defect=defect, patience_s=PATIENCE_S)
+        outcome = await run(folder, cuts=50, seed=seed, defect=defect, patience_s=PATIENCE_S)
         if outcome.verdict.wrong:
             return
     raise AssertionError(f"{defect} was not noticed: {outcome}")
