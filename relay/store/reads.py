@@ -11,6 +11,7 @@ from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Token, UsedKey
+from relay.core.record import made
 from relay.core.stats import Tally
 from relay.store.contract import LOOKED_AT_MAX, Due, EventFilter, JobFilter, JobPage, Totals
 from relay.store.rows import TABLES, columns, from_row
@@ -226,7 +227,7 @@ class Reads:
             "UNION ALL SELECT 0, state, model, coalesce(account, ''), 0, count(*) FROM jobs "
             "WHERE state IN ('queued', 'submitting', 'in_doubt', 'running') GROUP BY state, model, account"
         )
-        return [Tally(**dict(row)) for row in await self._fetch(sql, {"since_ms": since_ms})]
+        return [made(Tally, tuple(row)) for row in await self._fetch(sql, {"since_ms": since_ms})]
 
     async def ends_by_time(self, since_ms: int, step_ms: int) -> list[Tally]:
         sql = (

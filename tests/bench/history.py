@@ -210,7 +210,9 @@ def at(share: float, took_s: list[float]) -> float:
 async def main(jobs: int, requests: int) -> None:
     with tempfile.TemporaryDirectory(prefix=f"history-{new_hex(4)}-") as folder:
         few, many = [await figures(Path(folder), n, requests) for n in (jobs // 10, jobs)]
-    print(f"{'page':<40}{'CPU ms':>8}{'p50 ms':>8}{'p99 ms':>8}{'goal':>6}{'a tenth p99':>13}{'ratio':>7}{'goal':>6}")
+    print(
+        f"{'page':<40}{'CPU ms':>8}{'a tenth':>8}{'p50 ms':>8}{'p99 ms':>8}{'goal':>6}{'a tenth p99':>13}{'ratio':>7}{'goal':>6}"
+    )
     missed = 0
     for name in PAGES:
         took_s, cpu_s = many[name]
@@ -218,7 +220,7 @@ async def main(jobs: int, requests: int) -> None:
         goal = "" if name in LARGER else f"{P99_MS:.0f}"
         missed += (name not in LARGER and p99_ms >= P99_MS) + (p99_ms / tenth_ms > WORSE_AT_MOST)
         print(
-            f"{name:<40}{cpu_s * 1000:>8.2f}{at(0.5, took_s):>8.2f}{p99_ms:>8.2f}{goal:>6}"
+            f"{name:<40}{cpu_s * 1000:>8.2f}{few[name][1] * 1000:>8.2f}{at(0.5, took_s):>8.2f}{p99_ms:>8.2f}{goal:>6}"
             f"{tenth_ms:>13.2f}{p99_ms / tenth_ms:>7.1f}{WORSE_AT_MOST:>6.0f}"
         )
     print("every goal is reached" if not missed else f"{missed} goals are missed")
