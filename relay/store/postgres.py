@@ -51,7 +51,7 @@ _SETTINGS: Final = {
     "tcp_keepalives_count": "3",
 }
 # What says that the server, or the way to it, is not there now.
-_AWAY: Final = (
+AWAY: Final = (
     *(
         OSError,
         TimeoutError,
@@ -83,7 +83,7 @@ class PostgresStore(Reads):
 
     def __init__(
         self,
-        link: "_Link",
+        link: "Link",
         pool: asyncpg.Pool,
         committed: Committed,
         for_workers: Callable[[], None],
@@ -140,7 +140,7 @@ class PostgresStore(Reads):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writing is not None:
             await _closed(self._writing)
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(*AWAY):
             await asyncio.wait_for(self._pool.close(), CONNECT_S)
 
     async def _commit(self, group: Sequence[Happening[Any]]) -> Written:
@@ -152,7 +152,7 @@ class PostgresStore(Reads):
             except _OF_ONE:
                 # One of them cannot be written. Which one is found out by a savepoint each.
                 return await self._transaction(self._writing, group, _apart)
-        except _AWAY as error:
+        except AWAY as error:
             if self._writing is not None:
                 self._writing.terminate()
                 self._writing = None
@@ -179,7 +179,7 @@ class PostgresStore(Reads):
             raise
         try:
             await transaction.commit()
-        except _AWAY:
+        except AWAY:
             if await self._fate(row["id"]) != "committed":
                 raise
             _log.warning("commit.confirmed", meaning="the connection was lost while the commit was answered")
@@ -187,7 +187,7 @@ class PostgresStore(Reads):
 
     async def _fate(self, transaction_id: str) -> str | None:
         """What became of a transaction whose commit was not answered; None when nobody can say in time."""
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(*AWAY):
             async with asyncio.timeout(FATE_S):
                 while True:
                     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -234,7 +234,7 @@ class PostgresStore(Reads):
         while True:
             try:
                 sql = await self._link.connect()
-            except (*_AWAY, asyncpg.PostgresError):
+            except (*AWAY, asyncpg.PostgresError):
                 await _clock.sleep(AGAIN_S)
                 continue
             gone = asyncio.Event()
@@ -245,7 +245,7 @@ class PostgresStore(Reads):
                 self._work = True
                 self._news.set()
                 await self._lead(sql, gone)
-            except (*_AWAY, asyncpg.PostgresError) as error:
+            except (*AWAY, asyncpg.PostgresError) as error:
                 _log.warning("listening.again", reason=str(error))
             finally:
                 self._leading.clear()
@@ -273,7 +273,7 @@ class PostgresStore(Reads):
             async with self._pool.acquire(timeout=CONNECT_S) as connection:
                 found: Sequence[Mapping[str, Any]] = await connection.fetch(text, *(values[name] for name in names))
                 return found
-        except _AWAY as error:
+        except AWAY as error:
             raise _cannot("read", error) from error
 
     async def _execute(self, sql: str, *values: Any) -> int:
@@ -281,7 +281,7 @@ class PostgresStore(Reads):
         try:
             async with self._pool.acquire(timeout=CONNECT_S) as connection:
                 return int((await connection.execute(sql, *values)).rpartition(" ")[2])
-        except _AWAY as error:
+        except AWAY as error:
             raise _cannot("written", error) from error
 
 
@@ -330,7 +330,7 @@ async def _write(sql: asyncpg.Connection, statements: Iterable[tuple[str, list[t
             await sql.executemany(text, rows)
 
 
-class _Link:
+class Link:
     """How to reach the database, and what it said of itself when it was opened."""
 
     def __init__(self, url: str) -> None:
@@ -407,13 +407,13 @@ async def open_store(
 
     Raises `ConfigurationError` when the database cannot be used, with the reason.
     """
-    link = _Link(url)
+    link = Link(url)
     async with AsyncExitStack() as stack:
         try:
             await link.open(new_hex)
             pool = await link.pool()
             stack.push_async_callback(pool.close)
-        except (*_AWAY, asyncpg.PostgresError, ValueError) as error:
+        except (*AWAY, asyncpg.PostgresError, ValueError) as error:
             raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
         stack.pop_all()
         return PostgresStore(link, pool, committed, for_workers, keeping, metrics)

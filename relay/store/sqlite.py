@@ -7,7 +7,7 @@ either: readers are `query_only`, and a lock beside the file keeps a second proc
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
@@ -244,6 +244,8 @@ class WritingFile:
             self._sql.row_factory = sqlite3.Row
             self._prepare()
             self._migrate(new_hex)
+            if left := self._sql.execute("SELECT value FROM meta WHERE name = 'left'").fetchone():
+                raise ConfigurationError(f"{path} is not used any more: {left['value']}; set RELAY_DATABASE_URL")
             self.instance = self._meta("instance")
             self.epoch = self._meta("epoch")
         except BaseException:
@@ -337,6 +339,25 @@ class WritingFile:
     def _roll_back(self) -> None:
         if self._sql.in_transaction:
             self._sql.execute("ROLLBACK")
+
+    @property
+    def head(self) -> int:
+        return int(self._meta("head"))
+
+    def rows(self, table: str, names: str, key: str) -> Iterator[Any]:
+        """All rows of a table, in the order of its key."""
+        yield from self._sql.execute(f"SELECT {names} FROM {table} ORDER BY {key}")
+
+    def last_number(self, table: str) -> int | None:
+        """The last number that the table has given, if it gives any and has given one."""
+        row = self._sql.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return int(row["seq"]) if row else None
+
+    def leave(self, why: str) -> None:
+        """From now on no relay starts on this file."""
+        self._sql.execute(
+            "INSERT INTO meta VALUES ('left', ?) ON CONFLICT DO UPDATE SET value = excluded.value", (why,)
+        )
 
     def begin_epoch(self, epoch: str) -> None:
         """From now on events have ids of another epoch: this log and the one it was copied from have parted."""

@@ -8,7 +8,7 @@ from relay.core import task as tasks
 from relay.core.accounts import SeenAccount
 from relay.core.holding import HoldSearched, LostTaskFound
 from relay.core.outcome import Found, Unanswered
-from relay.core.task import Report
+from relay.core.task import Report, created_at_ms
 from relay.feed import Feed
 from relay.store.contract import Store
 from relay.vault import new_uuid7
@@ -36,8 +36,11 @@ class Searcher(Worker):
         *,
         given: Sequence[SeenAccount],
         in_doubt_after_s: float,
+        retention_s: int,
     ) -> None:
+        """`retention_s`: what is older was not lost, and is known no more because it was let go."""
         super().__init__(store, feed, clock)
+        self._retention_ms = retention_s * 1000
         self._upstream = upstream
         self._given = given
         self._in_doubt_after_ms = int(in_doubt_after_s * 1000)
@@ -96,6 +99,8 @@ class Searcher(Worker):
         now_ms = self._clock.now_ms()
         await recognise(self._store, report, self._in_doubt_after_ms, now_ms)
         known = named_attempt(report, self._store.instance)
+        if (created_at_ms(report) or now_ms) < now_ms - self._retention_ms:
+            return False
         if known is None or (report.task_id and await self._store.job(report.task_id) is not None):
             return False
         if not report.raw.get("taskType"):

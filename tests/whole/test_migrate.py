@@ -1,0 +1,74 @@
+"""All of a relay is carried from SQLite to PostgreSQL, and it goes on there as if nothing had been."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.clock import ManualClock
+from tests.cli.test_commands import relay as command
+from tests.journeys import surroundings, while_time_passes
+from tests.postgres import Cluster
+from tests.whole.test_replicas import LONG_S, SECRET_KEY
+
+pytestmark = pytest.mark.anyio
+
+
+async def moved(database: Path, url: str) -> tuple[int, str, str]:
+    return await command("migrate", "--from", f"sqlite:///{database}", "--to", url)
+
+
+async def test_jobs_events_cursors_and_secrets_are_there_and_what_ran_ends(tmp_path: Path, postgres: Cluster) -> None:
+    url, clock = await postgres.database(str(tmp_path)), ManualClock()
+    async with surroundings(tmp_path, sandbox_clock=clock, times_s=LONG_S) as around:
+        async with around.relay(clock=clock, secret_key=SECRET_KEY) as here:
+            made = await here.subscribe()
+            ended = await while_time_passes(clock, here.ended((await here.submit(replyRef="ünï-7"))["id"]))
+            running = await here.job_in((await here.submit())["id"], "running")
+            before = (await here.get("/v1/events?since=earliest&limit=500"))["data"]
+            stats = await here.get("/v1/stats")
+        code, out, err = await moved(around.database, url)
+        again = await moved(around.database, url)
+        refused = await command(
+            "migrate", env={"RELAY_DATABASE_URL": f"sqlite:///{around.database}"} | TOKENS, folder=tmp_path
+        )
+        async with around.relay(clock=clock, database_url=url, secret_key=SECRET_KEY) as here:
+            same = await here.job(ended["id"])
+            after = (await here.get("/v1/events?since=earliest&limit=500"))["data"]
+            behind = (await here.get(f"/v1/events?last_event_id={before[-3]['id']}"))["data"]
+            last = await while_time_passes(clock, here.ended(running["id"]))
+            told = await here.subscriber.wait_for(2)
+            listed = await here.get("/v1/subscriptions")
+            counted = await here.get("/v1/stats")
+
+    assert code == 0, err
+    assert "events" in out
+    assert "verified" in out
+    assert (again[0], "not used any more" in again[2]) == (1, True)
+    assert (refused[0], "not used any more" in refused[2]) == (1, True)
+    assert (same["state"], same["replyRef"], last["state"]) == ("succeeded", "ünï-7", "succeeded")
+    assert [event["id"] for event in after[: len(before)]] == [event["id"] for event in before]
+    assert [event["id"] for event in behind[:2]] == [event["id"] for event in before[-2:]]
+    assert [body["type"] for body in told] == ["job.succeeded"] * 2
+    assert listed["data"][0]["id"] == made["id"]
+    assert counted["jobs"]["succeeded"] == stats["jobs"]["succeeded"] + 1
+    assert around.vendor.submits == 2
+
+
+async def test_a_database_that_is_in_use_is_no_place_to_move_to(tmp_path: Path, postgres: Cluster) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with surroundings(tmp_path) as around:
+        async with around.relay(database_url=url, secret_key=SECRET_KEY) as here:
+            await here.ended((await here.submit())["id"])
+        async with around.relay(secret_key=SECRET_KEY) as here:
+            await here.ended((await here.submit())["id"])
+            while_used = await moved(around.database, url)
+        code, _, err = await moved(around.database, url)
+        async with around.relay(secret_key=SECRET_KEY) as here:
+            jobs = (await here.get("/v1/jobs"))["data"]
+
+    assert (while_used[0], "already uses" in while_used[2]) == (1, True)
+    assert (code, "in use already" in err) == (1, True)
+    assert len(jobs) == 1, "a move that failed leaves the old one as it was"
+
+
+TOKENS: dict[str, str] = {"RELAY_UPSTREAM_TOKEN": "t", "RELAY_ADMIN_TOKEN": "a" * 24}
