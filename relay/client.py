@@ -83,7 +83,7 @@ class RelayClient:
         return await self._call("GET", f"/v1/jobs/{job_id}")
 
     async def jobs(self, limit: int, **filters: Sequence[str]) -> list[dict[str, Any]]:
-        """The newest `limit` jobs; `state`, `model` and `replyRef` choose among them."""
+        """The newest `limit` jobs; the query of `GET /v1/jobs` chooses among them: `state`, `model`, `since`, `q`, …"""
         return await self._all("/v1/jobs", "cursor", filters, limit)
 
     async def why(self, job_id: str) -> dict[str, Any]:

@@ -53,10 +53,16 @@ def watch(url: str, token: str, as_json: bool, job: str | None) -> None:
 @click.option("--state", multiple=True, help="Such as running; may be repeated, as the others.")
 @click.option("--model", multiple=True)
 @click.option("--reply-ref", "replyRef", multiple=True)
+@click.option("--account", multiple=True)
+@click.option("--origin", multiple=True, help="api, dropin or adopted.")
+@click.option("--since", help="A time (ISO 8601), or so long ago: 30s, 10m, 6h, 2d.")
+@click.option("--until", help="Likewise.")
+@click.option("--words", "q", help="All of them in the prompt.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @of_relay
-def jobs(url: str, token: str, as_json: bool, limit: int, **filters: tuple[str, ...]) -> None:
-    found = ask(url, token, lambda client: client.jobs(limit, **filters))
+def jobs(url: str, token: str, as_json: bool, limit: int, **filters: Any) -> None:
+    chosen = {name: value for name, value in filters.items() if value}
+    found = ask(url, token, lambda client: client.jobs(limit, **chosen))
     if as_json:
         print_json(found)
         return

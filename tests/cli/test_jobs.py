@@ -17,11 +17,14 @@ async def test_a_job_is_submitted_followed_listed_and_explained(tmp_path: Path) 
         code, address, _ = await relay("submit", *FIELDS, "--watch", env=at(here))
         _, listed, _ = await relay("jobs", "--state=succeeded", "--reply-ref=order-7", "--json", env=at(here))
         [job] = json.loads(listed)
+        _, found, _ = await relay("jobs", "--words=a COAST", "--since=1h", "--origin=api", "--json", env=at(here))
+        _, none, _ = await relay("jobs", "--until=1h", "--json", env=at(here))
         _, table, _ = await relay("jobs", env=at(here))
         _, shown, _ = await relay("job", job["id"], env=at(here))
         _, lines, _ = await relay("watch", job["id"], "--json", env=at(here))
 
     assert (code, address.startswith(f"{here.relay_url}/v1/artifacts/")) == (0, True)
+    assert [[one["id"] for one in json.loads(text)] for text in (found, none)] == [[job["id"]], []]
     assert job["id"] in table
     assert "succeeded" in shown
     assert "Accepted at" in shown
