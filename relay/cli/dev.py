@@ -43,7 +43,7 @@ async def _dev(port: int, sandbox_port: int, subscriber_port: int, speed: float)
 
 def _how_to(here: Local, secret: str) -> str:
     return f"""
-relay       {here.relay_url}
+relay       {here.relay_url}   (dashboard: open it and sign in with the token)
 sandbox     {here.sandbox_url}/v1/runwayml   (state: {here.sandbox_url}/sandbox/state)
 subscriber  {here.subscriber.url}   (secret: {secret})
 token       {here.token}

@@ -253,7 +253,6 @@ async def test_a_page_that_is_open_lives_through_a_restart(tmp_path: Path, tabs:
         await expect(page.locator(".job")).to_have_count(1)
         async with serving(around, port) as relay:
             await relay.submit(replyRef="after")
-            await page.get_by_role("button", name="Try now").click()
             await live(page)
             await expect(page.locator(".offline")).to_have_count(0)
             await expect(page.locator(".job")).to_have_count(2)

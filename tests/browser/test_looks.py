@@ -90,7 +90,8 @@ async def test_every_page_is_accessible_fits_and_has_its_picture_taken(
 
 
 async def settled(page: Page) -> None:
-    """Pictures have come, and prompts."""
+    """Pictures have come, and prompts; the mouse is out of the way."""
+    await page.mouse.move(0, 0)
     await page.wait_for_function("() => [...document.images].every((image) => image.complete)")
     await expect(page.locator(".job .quiet")).to_have_count(0)
 

@@ -2,7 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { get } from './api.js'
-import { counted, pill, when } from './words.js'
+import { counted, expected, pill } from './words.js'
 
 const EVERY_MS = 5_000
 const PLACES_MAX = 40
@@ -54,6 +54,6 @@ function card(account) {
       ${parked ? pill('failed', 'Parked') : running >= admits ? pill('running', 'Full') : pill('succeeded', 'Has room')}
       ${slots(account)}
       <p class="small">${running} of ${counted(admits, 'slot')} in use${listed > admits ? `, the list says ${listed}` : ''}${others ? `, ${counted(others, 'task')} of somebody else` : ''}</p>
-      ${parked ? html`<p class="bad small">${REASONS[parked] ?? parked}: ${reason}${retryAt ? html`. Tried again ${when(retryAt)}` : nothing}</p>` : nothing}
+      ${parked ? html`<p class="bad small">${REASONS[parked] ?? parked}: ${reason}${retryAt ? html`. Tried again ${expected(retryAt)}` : nothing}</p>` : nothing}
     </section>`
 }

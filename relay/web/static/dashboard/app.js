@@ -10,7 +10,7 @@ import { quarantinePage } from './quarantine.js'
 import { statsPage } from './stats.js'
 import { submitPage } from './submit.js'
 import { subscriptionPage, subscriptionsPage } from './subscriptions.js'
-import { counted, icon } from './words.js'
+import { icon } from './words.js'
 
 const PAGES = {
   jobs: { words: 'Jobs', make: (app, id) => (id ? jobPage(app, id) : jobsPage(app)), scopes: ['read', 'submit'] },
@@ -85,7 +85,11 @@ const first = () => Object.keys(PAGES).find((name) => app.may(...PAGES[name].sco
 function connect() {
   following?.close()
   following = follow('/v1/events', {
-    event: (event) => page?.event?.(event),
+    event(event) {
+      const { job, subject, reason } = event.data
+      if (!job) app.say([event.type, subject, reason].filter(Boolean).join(': '), 'bad')
+      page?.event?.(event)
+    },
     open: () => page?.reload?.(),
     gap: () => page?.reload?.(),
     state(state) {

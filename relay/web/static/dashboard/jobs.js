@@ -2,10 +2,11 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { slots } from './accounts.js'
-import { get } from './api.js'
-import { FINAL, STATES, address, bar, between, duration, expected, icon, pill, when } from './words.js'
+import { get, post } from './api.js'
+import { FINAL, STATES, address, bar, between, counted, duration, expected, icon, pill, when } from './words.js'
 
 const PAGE = 30
+const TRIES_MAX = 5
 const READ_AT_ONCE = 3
 const REFRESH_MS = 2_000
 const LINE_UP_MS = 300
@@ -21,6 +22,7 @@ export function jobsPage(app) {
   let counts = {}
   let models = []
   let accounts = []
+  let hold = null
   let problem = null
   let refresh = null
   let asked = 0
@@ -28,11 +30,28 @@ export function jobsPage(app) {
 
   const query = () => ({ ...filter, model: filter.model, q: filter.q.trim() })
 
+  /** A page of jobs; where the filter is rare, the relay looks through so many at a time and says where it goes on. */
+  async function read(limit, cursor) {
+    const data = []
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const page = await get('/v1/jobs', { ...query(), limit: limit - data.length, cursor })
+      data.push(...page.data)
+      cursor = page.next
+      if (!cursor || data.length >= limit) break
+    }
+    return { data, next: cursor }
+  }
+
+  async function resume() {
+    if (await app.attempt(() => post('/v1/resume'))) app.say('The queue moves again.')
+    reload()
+  }
+
   async function reload(limit = Math.max(PAGE, Math.min(jobs?.length ?? 0, 200))) {
     const mine = ++asked
     try {
       const [page, ready, known] = await Promise.all([
-        get('/v1/jobs', { ...query(), limit }),
+        read(limit),
         get('/readyz').catch(() => null),
         app.may('read') ? get('/v1/accounts').catch(() => null) : null,
       ])
@@ -42,6 +61,7 @@ export function jobsPage(app) {
       jobs = page.data
       next = page.next
       counts = ready?.jobs ?? counts
+      hold = ready?.hold
       problem = null
     } catch (error) {
       problem = error
@@ -56,7 +76,7 @@ export function jobsPage(app) {
   }
 
   async function more() {
-    const page = await app.attempt(() => get('/v1/jobs', { ...query(), limit: PAGE, cursor: next }))
+    const page = await app.attempt(() => read(PAGE, next))
     if (!page) return
     jobs = [...jobs, ...page.data]
     next = page.next
@@ -127,6 +147,7 @@ export function jobsPage(app) {
         <h1 tabindex="-1">Jobs</h1>
         ${app.may('submit') ? html`<a class="button primary" href="#/submit">${icon('submit')}New job</a>` : nothing}
       </div>
+      ${hold ? html`<p class="offline" role="status"><span>Submitting is held since ${when(hold.since)}: ${hold.reason}. ${hold.searchedAt ? `The upstream was searched, ${counted(hold.found, 'lost task')} found.` : 'The upstream is being searched for what was lost.'}</span>${app.may('manage') ? html`<button ?disabled=${!hold.searchedAt} @click=${resume}>Let the queue move</button>` : nothing}</p>` : nothing}
       <div class="filters" role="group" aria-label="Filter by state">
         ${Object.entries(STATES).filter(([state]) => shows(state)).map(
           ([state, words]) => html`<button class="chip ${state}" aria-pressed=${filter.state.includes(state)} @click=${() => toggle(state)}><i></i>${words}${FINAL.has(state) ? nothing : html`<b>${counts[state] ?? 0}</b>`}</button>`,

@@ -2,8 +2,9 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { get } from './api.js'
+import { slots } from './accounts.js'
 import { bars, spans } from './chart.js'
-import { counted, duration } from './words.js'
+import { bar, counted, duration } from './words.js'
 
 const EVERY_MS = 10_000
 const SPANS = { '1d': 'Today and yesterday', '7d': 'Seven days', '30d': 'Thirty days', '365d': 'A year' }
@@ -51,14 +52,14 @@ export function statsPage(app) {
           <section class="card"><h2>Waiting and rendering by model</h2>${spans(stats.models)}</section>
           <section class="card"><h2>Success by model</h2>
             <div class="scroll" tabindex="0" role="region" aria-label="Success by model"><table>
-              <thead><tr><th scope="col">Model</th><th scope="col">Ended well</th><th scope="col">Failed</th><th scope="col">Cancelled</th><th scope="col">Rate</th></tr></thead>
-              <tbody>${stats.models.map(({ model, jobs, successRate }) => html`<tr><th scope="row">${model}</th><td>${jobs.succeeded}</td><td>${jobs.failed}</td><td>${jobs.cancelled}</td><td>${percent(successRate)}</td></tr>`)}</tbody>
+              <thead><tr><th scope="col">Model</th><th scope="col">Well</th><th scope="col">Failed</th><th scope="col">Cancelled</th><th scope="col">Rate</th></tr></thead>
+              <tbody>${stats.models.map(({ model, jobs, successRate }) => html`<tr><th scope="row">${model}</th><td>${jobs.succeeded}</td><td>${jobs.failed}</td><td>${jobs.cancelled}</td><td class="rate">${successRate === null ? nothing : bar(successRate, `${model} succeeded`, 'well')}${percent(successRate)}</td></tr>`)}</tbody>
             </table></div>
           </section>
         </div>
         ${stats.accounts.length ? html`<section class="card"><h2>Accounts</h2>
           <div class="scroll" tabindex="0" role="region" aria-label="Accounts"><table>
-            <thead><tr><th scope="col">Account</th><th scope="col">Ended well</th><th scope="col">Failed</th><th scope="col">Busy answers</th><th scope="col">Render, median</th><th scope="col">Now</th></tr></thead>
+            <thead><tr><th scope="col">Account</th><th scope="col">Well</th><th scope="col">Failed</th><th scope="col">Busy answers</th><th scope="col">Render, median</th><th scope="col">Now</th></tr></thead>
             <tbody>${stats.accounts.map(({ account, jobs, busyAnswers, renderS, outOfCredits }) => html`<tr><th scope="row">${account}</th><td>${jobs.succeeded}</td><td>${jobs.failed}</td><td>${busyAnswers}</td><td>${duration(renderS.p50)}</td><td>${outOfCredits ? 'no credits' : use(account)}</td></tr>`)}</tbody>
           </table></div></section>` : nothing}`
     },
@@ -66,6 +67,6 @@ export function statsPage(app) {
 
   function use(email) {
     const account = accounts.find((each) => each.email === email)
-    return account ? `${account.running} of ${account.admits} running` : '–'
+    return account ? slots(account) : '–'
   }
 }

@@ -3,7 +3,7 @@
 import { html, nothing } from '../vendor/lit-html.js'
 import { call, get, post } from './api.js'
 import { ask } from './dialog.js'
-import { bar, clock, counted, icon, pill, shortId, when } from './words.js'
+import { bar, clock, counted, expected, icon, pill, shortId, when } from './words.js'
 
 const EVERY_MS = 5_000
 const TYPES = ['job.succeeded', 'job.failed', 'job.cancelled', 'job.queued', 'job.submitted', 'job.progress', 'job.in_doubt']
@@ -171,7 +171,7 @@ export function subscriptionPage(app, id) {
                 <dt>Format</dt><dd>${one.format}</dd>
                 <dt>Owed</dt><dd>${one.owed}</dd>
                 ${one.failingSince ? html`<dt>Failing since</dt><dd>${when(one.failingSince)}, ${counted(one.failures, 'time')} in a row</dd>` : nothing}
-                ${one.triedAgainAt ? html`<dt>Tried again</dt><dd>${when(one.triedAgainAt)}</dd>` : nothing}
+                ${one.triedAgainAt ? html`<dt>Tried again</dt><dd>${expected(one.triedAgainAt)}</dd>` : nothing}
                 <dt>Made</dt><dd>${when(one.createdAt)}</dd>
               </dl>
             </section>
@@ -193,7 +193,7 @@ export function subscriptionPage(app, id) {
     const kind = { delivered: 'succeeded', dead: 'failed', due: 'queued', sending: 'running', superseded: 'cancelled' }[delivery.state] ?? 'in_doubt'
     return html`<li>
       ${pill(kind, delivery.state)}
-      <div><p>${delivery.type} ${delivery.job ? html`<a href="#/jobs/${delivery.job}">${shortId(delivery.job)}</a>` : nothing}</p><p class="small">${answer ? answer.detail : (delivery.reason ?? 'not tried yet')}${delivery.dueAt ? html`, next ${when(delivery.dueAt)}` : nothing}</p></div>
+      <div><p>${delivery.type} ${delivery.job ? html`<a href="#/jobs/${delivery.job}">${shortId(delivery.job)}</a>` : nothing}</p><p class="small">${answer ? answer.detail : (delivery.reason ?? 'not tried yet')}${delivery.dueAt ? html`, next ${expected(delivery.dueAt)}` : nothing}</p></div>
       ${clock(delivery.finishedAt ?? delivery.createdAt)}
       ${delivery.state === 'dead' ? html`<button class="plain" @click=${again(delivery)}>${icon('retry', `Send ${delivery.event} again`)}</button>` : nothing}
     </li>`
