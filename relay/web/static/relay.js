@@ -53,7 +53,7 @@ class Following {
     this.#url = url
     this.#options = options
     this.lastEventId = options.lastEventId ?? null
-    this.#join(canShare(url))
+    this.#join(canShare())
   }
 
   close() {
@@ -122,10 +122,9 @@ class Following {
   }
 }
 
-function canShare(url) {
-  const here = globalThis.location?.origin
-  return typeof SharedWorker !== 'undefined' && new URL(import.meta.url).origin === here && new URL(url).origin === here
-}
+/** A worker's script must come from its page's own origin; the relay may be elsewhere. */
+const canShare = () =>
+  typeof SharedWorker !== 'undefined' && new URL(import.meta.url).origin === globalThis.location?.origin
 
 /** This file, for pages whose policy wants such addresses trusted by name (`trusted-types relay`). */
 let script
