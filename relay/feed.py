@@ -17,14 +17,6 @@ KEPT_EVENTS: Final = 2_000
 ALL: Final = ""
 
 
-class _Wait:
-    """The next wake of all who wait for the same, and how many they are."""
-
-    def __init__(self) -> None:
-        self.future = asyncio.get_running_loop().create_future()
-        self.count = 0
-
-
 class Feed:
     """`generation` counts commits, `head` is the number of the newest event."""
 
@@ -32,7 +24,7 @@ class Feed:
         self.head = 0
         self.generation = 0
         self.closing = False
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[str, set[asyncio.Future[None]]] = {}
         self._newest: deque[Event] = deque(maxlen=KEPT_EVENTS)
 
     def committed(self, head: int, events: Sequence[Event] = ()) -> None:
@@ -40,10 +32,12 @@ class Feed:
         if [event.seq for event in events] != list(range(self.head + 1, max(self.head, head) + 1)):
             # Some are unknown, or old ones were written anew: only the store has them all.
             self._newest.clear()
+            keys = set(self._waits)
         else:
             self._newest.extend(events)
+            keys = {ALL, *(event.job_id or ALL for event in events)}
         self.head = max(self.head, head)
-        self._turn({ALL, *(event.job_id or ALL for event in events)})
+        self._turn(keys)
 
     def after(self, seq: int) -> list[Event] | None:
         """The events behind `seq`, in order; None when not all of them are kept here any more."""
@@ -64,20 +58,31 @@ class Feed:
 
         With a `job_id`, sleep through all commits that write no event of that job.
         """
-        if self.generation != since or self.closing:
-            return
-        wait = self._waits.setdefault(job_id, _Wait())
-        wait.count += 1
+        future = self.next(since, job_id)
         try:
-            await asyncio.shield(wait.future)
+            await future
         finally:
-            wait.count -= 1
-            if not wait.count and self._waits.get(job_id) is wait:
+            self.forget(job_id, future)
+
+    def next(self, since: int, job_id: str = ALL) -> asyncio.Future[None]:
+        """The same as a future, for whoever may also be woken by something else; to be given to `forget` afterwards."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.generation != since or self.closing:
+            future.set_result(None)
+        else:
+            self._waits.setdefault(job_id, set()).add(future)
+        return future
+
+    def forget(self, job_id: str, future: asyncio.Future[None]) -> None:
+        """Nobody waits for it any more."""
+        if (waits := self._waits.get(job_id)) is not None:
+            waits.discard(future)
+            if not waits:
                 del self._waits[job_id]
 
     def _turn(self, keys: set[str]) -> None:
         self.generation += 1
         for key in keys:
-            wait = self._waits.pop(key, None)
-            if wait is not None and not wait.future.done():
-                wait.future.set_result(None)
+            for future in self._waits.pop(key, ()):
+                if not future.done():
+                    future.set_result(None)

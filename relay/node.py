@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 
@@ -31,12 +32,12 @@ from relay.store.bucket import Bucket
 from relay.store.contract import Store
 from relay.store.disk import Disk
 from relay.store.files import Folder
-from relay.vault import Vault, load_key, new_hex, parse_key
+from relay.vault import Vault, load_keys, new_hex
 from relay.web.app import build
+from relay.web.following import Streams
 from relay.web.guard import Guard
 from relay.web.metrics import alone
 from relay.web.ports import Answered
-from relay.web.stream import Streams
 from relay.work.deliverer import Deliverer
 from relay.work.loop import Worker
 from relay.work.mirror import House, Mirror
@@ -57,7 +58,7 @@ class Node:
         self.work = Feed()
         self.workers: list[Worker] = []
         self.failure: RelayError | None = None
-        self.app = build(self._lifespan, settings.cors_origins)
+        self.app = build(self._lifespan, settings.cors_origins, settings.trusted_proxies)
         self._log = observe.logger("node")
 
     def drain(self) -> None:
@@ -93,7 +94,8 @@ class Node:
         """Store first, then what calls out, then the workers; the stack closes them in the opposite order."""
         settings, clock = self.settings, self.clock
         catalogue = load_catalogue(settings.catalogue)
-        vault = Vault(_key(settings))
+        key, *older = load_keys(settings.key_path, settings.given_keys)
+        vault = Vault(key, older)
         store = await self._open_store()
         stack.push_async_callback(store.close)
         folder = None
@@ -134,6 +136,7 @@ class Node:
                 settings.admin_token.get_secret_value(),
                 settings.callback_inbox_token.get_secret_value() if settings.callback_inbox_token else None,
                 settings.public_url,
+                own_names=(urlsplit(url).hostname or "" for url in (self.base_url, *settings.cors_origins)),
             ),
             ping=deliverer.ping,
         )
@@ -231,13 +234,6 @@ def _folder(settings: Settings, instance: str) -> Folder:
 def _house(folder: Folder, settings: Settings) -> House:
     max_bytes = settings.artifacts_max_gb and settings.artifacts_max_gb * 1024**3
     return House(folder, settings.retention_artifacts * 1000, max_bytes)
-
-
-def _key(settings: Settings) -> bytes:
-    """The key of the settings, or the one in the file beside the database."""
-    if settings.secret_key is not None:
-        return parse_key(settings.secret_key.get_secret_value())
-    return load_key(settings.key_path)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from starlette.types import Receive
 async def while_connected(receive: Receive, writing: Coroutine[Any, Any, None]) -> None:
     """Run `writing` until it is done, or cancel it when the reader has gone; its exception is raised here."""
     work = asyncio.create_task(writing)
-    leaving = asyncio.create_task(_gone(receive))
+    leaving = asyncio.create_task(gone(receive))
     try:
         await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -21,6 +21,7 @@ async def while_connected(receive: Receive, writing: Coroutine[Any, Any, None]) 
         await asyncio.gather(work, leaving, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Until the reader has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -20,7 +20,7 @@ from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.errors import Unavailable
 from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.web.guard import ADMIN
-from relay.web.stream import RESERVED_FILES, SEND_S, EventStream, Start, Streams
+from relay.web.following import RESERVED_FILES, SEND_S, EventStream, Start, Streams
 from tests import journeys
 from tests.journeys import EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.wire import Frame, Wire, request, stream, wire
