@@ -13,7 +13,7 @@ from relay.errors import RelayError
 from relay.settings import Settings
 from relay.store import bucket, sqlite
 from relay.store.driver import WAL_RESET_FIXED, is_current, sqlite3
-from relay.vault import load_key, parse_key
+from relay.vault import load_keys
 
 FREE_LOW_BYTES: Final = 1024**3
 FREE_NONE_BYTES: Final = 100 * 1024**2
@@ -91,10 +91,10 @@ def _key(settings: Settings) -> Iterator[Finding]:
     path = settings.key_path
     try:
         if settings.secret_key is not None:
-            parse_key(settings.secret_key.get_secret_value())
+            load_keys(path, settings.given_keys)
             yield Finding("key", "ok", "RELAY_SECRET_KEY is well-formed")
         elif path.exists():
-            load_key(path)
+            load_keys(path)
             yield Finding("key", "ok", f"{path} is readable by its owner alone")
         else:
             yield Finding("key", "ok", f"{path} will be made at the first start")

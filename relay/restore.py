@@ -17,7 +17,7 @@ from relay.settings import Settings
 from relay.store.backup import examined, sealed_with, sync
 from relay.store.mark import SUFFIX, Mark, Seen
 from relay.store.sqlite import WritingFile, lock
-from relay.vault import Vault, load_key, new_hex, parse_key
+from relay.vault import Vault, load_keys, new_hex
 
 _PARTS: Final = ("", "-wal", "-shm", SUFFIX)
 
@@ -68,15 +68,14 @@ def restore(source: Path, settings: Settings, now_ms: int, *, put_aside: bool) -
     finally:
         _forget(draft)
         os.close(held)
-    return replace(made, opens=made.key_id in (None, _key_id(settings)), aside=aside)
+    return replace(made, opens=made.key_id in (None, *_key_ids(settings)), aside=aside)
 
 
-def _key_id(settings: Settings) -> str | None:
-    """The id of the key that the relay would start with, None for a new one."""
-    if settings.secret_key is not None:
-        return Vault(parse_key(settings.secret_key.get_secret_value())).key_id
-    path = settings.key_path
-    return Vault(load_key(path)).key_id if path.exists() else None
+def _key_ids(settings: Settings) -> list[str]:
+    """The ids of the keys that the relay would start with; none where it would make a new one."""
+    given = settings.given_keys
+    there = given is not None or settings.key_path.exists()
+    return [Vault(key).key_id for key in load_keys(settings.key_path, given)] if there else []
 
 
 def _copy(source: Path, draft: Path) -> None:

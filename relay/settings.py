@@ -3,9 +3,9 @@
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,15 @@ INBOX_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,200}")
 _OF_CLIENTS: Final = frozenset({"RELAY_URL", "RELAY_TOKEN"})
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SECRET_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=?")
+# Set by platforms whose disks vanish with every restart, but for a volume where they have one.
+_VANISHING: Final = {
+    "DYNO": "Heroku",
+    "RENDER": "Render",
+    "RAILWAY_ENVIRONMENT_ID": "Railway",
+    "FLY_APP_NAME": "Fly",
+    "K_SERVICE": "Cloud Run",
+    "CONTAINER_APP_NAME": "Azure Container Apps",
+}
 _DURATION: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -76,6 +85,21 @@ def _origins(value: object) -> object:
         if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.hostname:
             raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
     return origins
+
+
+def _proxies(value: object) -> object:
+    """Addresses and networks with commas; not everybody, for then anybody could say to be anybody."""
+    if not isinstance(value, str):
+        return value
+    given = tuple(item.strip() for item in value.split(",") if item.strip())
+    for item in given:
+        try:
+            network = ip_network(item)
+        except ValueError:
+            raise ValueError(f"{item!r} is no address and no network such as 10.0.0.0/8") from None
+        if network.prefixlen == 0:
+            raise ValueError(f"{item!r} is everybody; name the proxies themselves")
+    return given
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -133,6 +157,7 @@ class Settings(BaseSettings):
     catalogue: Path | None = None
     metrics_port: int | None = Field(None, ge=1, le=65535)
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_proxies)] = ()
     allow_targets: Annotated[Allow, NoDecode, BeforeValidator(_allow)] = ""  # type: ignore[assignment]
     default_reply_url: SecretStr | None = None
     callback_inbox_token: SecretStr | None = None
@@ -220,8 +245,12 @@ class Settings(BaseSettings):
         database = info.data.get("database_url")
         if key is None and database is not None and database.get_secret_value().startswith(_POSTGRES):
             raise ValueError("is required with PostgreSQL, and is the same for all relays on one database")
-        if key is not None and not _SECRET_KEY.fullmatch(key.get_secret_value().strip()):
-            raise ValueError("must be 32 bytes in URL-safe base64: 43 characters of A-Z, a-z, 0-9, - and _")
+        keys = key.get_secret_value().split(",") if key is not None else ()
+        if not all(_SECRET_KEY.fullmatch(each.strip()) for each in keys):
+            raise ValueError(
+                "must be 32 bytes in URL-safe base64: 43 characters of A-Z, a-z, 0-9, - and _; "
+                "older keys follow with commas"
+            )
         return key
 
     @field_validator("artifacts")
@@ -258,6 +287,11 @@ class Settings(BaseSettings):
         return Path("relay.db" if self.on_postgres else url.removeprefix("sqlite:///"))
 
     @property
+    def given_keys(self) -> str | None:
+        """RELAY_SECRET_KEY as it was given: the current key, and older ones behind commas."""
+        return self.secret_key.get_secret_value() if self.secret_key is not None else None
+
+    @property
     def key_path(self) -> Path:
         """Where the key is kept that none was given for."""
         return Path(f"{self.database_path}.key")
@@ -286,17 +320,14 @@ def load() -> Settings:
         *_unknown({*os.environ, *in_env_file}),
         *(Problem(f"{TOML_FILE}: {name}", "unknown", "is not a setting of the relay") for name in strangers),
     ]
-    if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
-        message = "must be 1: one SQLite file serves one process"
-        problems.append(Problem("WEB_CONCURRENCY", "one_process", message))
-    return _checked(Settings, {}, problems)
+    return _checked(Settings, {}, problems, _of_this_place)
 
 
 def given(**values: Any) -> Settings:
     """Settings from these values alone, by their names in lower case: for demo, dev and tests."""
     unknown = sorted(values.keys() - Settings.model_fields.keys())
     problems = [Problem(f"{PREFIX}{name.upper()}", "unknown", "is not a setting") for name in unknown]
-    return _checked(_OnlyGiven, values, problems)
+    return _checked(_OnlyGiven, values, problems, lambda settings: ())
 
 
 def load_catalogue(path: Path | None) -> catalogue.Catalogue:
@@ -334,7 +365,34 @@ def _unknown(present: set[str]) -> Iterator[Problem]:
             yield Problem(name, "unknown", "is not a setting of the relay")
 
 
-def _checked(kind: type[Settings], values: Mapping[str, Any], problems: list[Problem]) -> Settings:
+def _of_this_place(settings: Settings | None) -> Iterator[Problem]:
+    """What forbids a SQLite file here: more than one process, or a disk that is emptied at each restart."""
+    if settings is not None and settings.on_postgres:
+        return
+    if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
+        yield Problem("WEB_CONCURRENCY", "one_process", "must be 1: one SQLite file serves one process")
+    platform = next((_VANISHING[name] for name in _VANISHING if os.environ.get(name)), None)
+    if platform is not None and settings is not None and (platform == "Heroku" or _beside_root(settings.database_path)):
+        message = (
+            f"{settings.database_path} lies on a disk that {platform} empties at every restart, "
+            "and jobs that were paid for would be lost: use PostgreSQL (postgresql://…)"
+        )
+        volume = "" if platform == "Heroku" else ", or sqlite:////… on a volume that stays"
+        yield Problem("RELAY_DATABASE_URL", "vanishing_disk", message + volume)
+
+
+def _beside_root(path: Path) -> bool:
+    """Whether a file lies, or would lie, on the same disk as the system itself, and so on no volume."""
+    there = next(place for place in path.resolve().parents if place.exists())
+    return there.stat().st_dev == Path("/").stat().st_dev
+
+
+def _checked(
+    kind: type[Settings],
+    values: Mapping[str, Any],
+    problems: list[Problem],
+    of_place: Callable[[Settings | None], Iterable[Problem]],
+) -> Settings:
     settings = None
     try:
         settings = kind(**values)
@@ -344,6 +402,7 @@ def _checked(kind: type[Settings], values: Mapping[str, Any], problems: list[Pro
             name = name if name.isupper() else f"{PREFIX}{name.upper()}"
             message = "is required" if found["type"] == "missing" else found["msg"].removeprefix("Value error, ")
             problems.append(Problem(name, found["type"], message))
+    problems += of_place(settings)
     if settings is None or problems:
         lines = "\n".join(f"  {problem.field} {problem.message}" for problem in problems)
         raise ConfigurationError(f"the relay cannot start with these settings:\n{lines}", problems=problems)

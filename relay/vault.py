@@ -18,7 +18,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -39,6 +39,7 @@ MAX_PURPOSES = 256
 _SEAL_VERSION = "s1"
 _NONCE_BYTES = 12
 _KEY_FILE_MAX_BYTES = 1024
+_SEALED = re.compile(_SEAL_VERSION + r"\.([0-9a-f]{8})\.[A-Za-z0-9_-]+")
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_-]{43}=?\Z")
 _ROLLBACK_MS = 60_000
 _RANDOM_BITS = 74
@@ -59,12 +60,17 @@ class Vault:
         self._all = (self._current, *(_Key(each) for each in older_keys))
 
     def __repr__(self) -> str:
-        return f"Vault(key_id={self._current.id!r}, older={len(self._all) - 1})"
+        return f"Vault(key_id={self._current.id!r}, older={self.older})"
 
     @property
     def key_id(self) -> str:
         """8 hex digits that name the current key; safe to show."""
         return self._current.id
+
+    @property
+    def older(self) -> int:
+        """How many keys only open and verify."""
+        return len(self._all) - 1
 
     def seal(self, plain: bytes | str, purpose: str) -> str:
         """Encrypt and authenticate `plain`; only `open` with the same `purpose` gives it back."""
@@ -96,17 +102,21 @@ class Vault:
         except InvalidTag:
             raise RelayError("a sealed text was altered, or sealed for another purpose") from None
 
-    def needs_resealing(self, sealed: str) -> bool:
-        """True when `sealed` was not made with the current key."""
-        return not sealed.startswith(f"{_SEAL_VERSION}.{self._current.id}.")
+    def resealed(self, text: str, purpose: str) -> str:
+        """`text` with its sealed parts sealed by the current key, where older ones had sealed; errors as `open`."""
+
+        def again(match: re.Match[str]) -> str:
+            return match[0] if match[1] == self._current.id else self.seal(self.open(match[0], purpose), purpose)
+
+        return _SEALED.sub(again, text)
 
     def sign(self, message: bytes, purpose: str) -> str:
         """HMAC-SHA256 of `message` with the current key: 43 characters of URL-safe base64, the same every time."""
         return _encode(_mac(self._current, message, purpose))
 
-    def ed25519_seed(self, purpose: str) -> bytes:
-        """32 bytes that are the private key of a signer of the current key, the same every time."""
-        return self._current.subkey("ed25519", purpose)
+    def ed25519_seeds(self, purpose: str) -> list[bytes]:
+        """Private keys of a signer, 32 bytes and the same every time: that of the current key, then of older ones."""
+        return [each.subkey("ed25519", purpose) for each in self._all]
 
     def verify(self, message: bytes, signature: str, purpose: str) -> bool:
         """True when `signature` is that of `message` under any of the keys; takes the same time wherever it differs."""
@@ -213,27 +223,42 @@ def new_uuid7(now_ms: int) -> str:
     return _uuid7.make(now_ms)
 
 
-def parse_key(text: str) -> bytes:
-    """The 32 bytes of RELAY_SECRET_KEY; `ConfigurationError` when it is not URL-safe base64 of exactly 32 bytes."""
-    return _parse_key(text, "RELAY_SECRET_KEY")
+def parse_keys(text: str) -> list[bytes]:
+    """The keys of RELAY_SECRET_KEY, 32 bytes each: the current one, then older ones behind commas.
+
+    `ConfigurationError` when one is not URL-safe base64 of exactly 32 bytes.
+    """
+    return [_parse_key(each, "RELAY_SECRET_KEY") for each in text.split(",")]
 
 
-def load_key(path: Path) -> bytes:
-    """The 32 bytes kept in the key file `path`; made, with mode 0600, when there is no such file.
+def load_keys(path: Path, given: str | None = None) -> list[bytes]:
+    """The keys of RELAY_SECRET_KEY where they are `given`, else those kept in the key file `path`, one a line; the
+    current one first. The file is made, with mode 0600, when there is none.
 
     A file that appears under its name is complete and on disk. `ConfigurationError` when it is not a regular file, when
     group or others may read or write it, when it is malformed, or when the operating system refuses.
     """
+    if given is not None:
+        return parse_keys(given)
     try:
         with contextlib.suppress(FileNotFoundError):
-            return _read_key(path)
-        _create_key(path)
-        return _read_key(path)
+            return _read_keys(path)
+        with contextlib.suppress(FileExistsError):
+            _write_keys(path, [secrets.token_bytes(KEY_BYTES)], os.link)
+        return _read_keys(path)
     except OSError as error:
         raise _key_problem("key_file", f"the key file {path} cannot be used: {error.strerror or error}") from None
 
 
-def _read_key(path: Path) -> bytes:
+def replace_keys(path: Path, older: Sequence[bytes], *, current: bytes | None = None) -> None:
+    """Have the key file `path` hold `current` (None: a new one) before the `older` ones, whole or not at all."""
+    try:
+        _write_keys(path, [current or secrets.token_bytes(KEY_BYTES), *older], os.replace)
+    except OSError as error:
+        raise _key_problem("key_file", f"the key file {path} cannot be written: {error.strerror or error}") from None
+
+
+def _read_keys(path: Path) -> list[bytes]:
     # O_NONBLOCK: opening a FIFO of that name would wait for a writer for ever.
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -247,14 +272,16 @@ def _read_key(path: Path) -> bytes:
         text = os.read(handle, _KEY_FILE_MAX_BYTES)
     finally:
         os.close(handle)
-    return _parse_key(text.decode("ascii", "replace"), f"key file {path}")
+    return [_parse_key(line, f"key file {path}") for line in text.decode("ascii", "replace").split("\n") if line] or [
+        _parse_key("", f"key file {path}")
+    ]
 
 
-def _create_key(path: Path) -> None:
-    """Write a new key beside `path` and link it there: two processes at once end up with the same key, and no crash
-    leaves half a file under the name."""
+def _write_keys(path: Path, keys: Sequence[bytes], put: Callable[[Path, Path], None]) -> None:
+    """Write keys beside `path` and put them there: of two processes that link one wins, and no crash leaves half a file
+    under the name."""
     draft = path.with_name(f".{path.name}.{new_hex(16)}")
-    text = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
+    text = b"".join(base64.urlsafe_b64encode(key) + b"\n" for key in keys)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -262,10 +289,9 @@ def _create_key(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
+        put(draft, path)
     finally:
-        os.unlink(draft)
+        draft.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

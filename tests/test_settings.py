@@ -17,6 +17,7 @@ from relay.settings import Settings, given, load
 ADMIN = "an-admin-token-of-24-characters"
 REQUIRED = {"upstream_token": "the-upstream-token", "admin_token": ADMIN}
 KEY = "A" * 43
+VOLUME = Path("/dev/shm")  # noqa: S108 # a file system of its own
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder, and no setting in the environment."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.upper().startswith("RELAY_") or name in ("DATABASE_URL", "PORT", "WEB_CONCURRENCY"):
+        if name.upper().startswith("RELAY_") or name in {"DATABASE_URL", "PORT", "WEB_CONCURRENCY", *config._VANISHING}:
             monkeypatch.delenv(name)
 
 
@@ -172,6 +173,52 @@ def test_a_file_that_cannot_be_read_is_named(name: str, content: bytes) -> None:
 def test_one_process_is_what_a_platform_may_ask_for(monkeypatch: pytest.MonkeyPatch, count: str) -> None:
     environment(monkeypatch, RELAY_UPSTREAM_TOKEN="t", RELAY_ADMIN_TOKEN=ADMIN, WEB_CONCURRENCY=count)
     load()
+
+
+def test_postgresql_serves_as_many_processes_as_a_platform_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, RELAY_UPSTREAM_TOKEN="t", RELAY_ADMIN_TOKEN=ADMIN, WEB_CONCURRENCY="4", DYNO="web.1")
+    environment(monkeypatch, RELAY_SECRET_KEY=KEY, DATABASE_URL="postgres://u:hush@host/db")
+    assert load().on_postgres
+
+
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [("DYNO", "Heroku"), ("RENDER", "Render"), ("FLY_APP_NAME", "Fly"), ("K_SERVICE", "Cloud Run")],
+)
+def test_a_database_file_on_a_disk_that_vanishes_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, platform: str
+) -> None:
+    environment(monkeypatch, RELAY_UPSTREAM_TOKEN="t", RELAY_ADMIN_TOKEN=ADMIN)
+    environment(monkeypatch, RELAY_DATABASE_URL="sqlite:////not-made-yet/relay.db", **{name: "x"})
+    with pytest.raises(ConfigurationError) as error:
+        load()
+    assert [problem.rule for problem in error.value.problems] == ["vanishing_disk"]
+    assert f"{platform} empties at every restart" in error.value.message
+    assert "use PostgreSQL" in error.value.message
+
+
+@pytest.mark.skipif(not VOLUME.is_dir(), reason=f"there is no {VOLUME}, a file system of its own, here")
+def test_a_volume_may_hold_the_database_where_there_are_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, RELAY_UPSTREAM_TOKEN="t", RELAY_ADMIN_TOKEN=ADMIN)
+    environment(monkeypatch, RELAY_DATABASE_URL=f"sqlite:///{VOLUME}/relay/relay.db", RENDER="true")
+    load()
+    environment(monkeypatch, DYNO="web.1")
+    with pytest.raises(ConfigurationError, match="Heroku empties"):
+        load()
+
+
+@pytest.mark.parametrize("text", ["everybody", "*", "0.0.0.0/0", "::/0", "10.0.0.1/8", "10.0.0.0/33", "proxy"])
+def test_proxies_are_addresses_and_networks_and_never_everybody(text: str) -> None:
+    assert "RELAY_TRUSTED_PROXIES " in refused(trusted_proxies=f"127.0.0.1,{text}")
+
+
+def test_proxies_are_listed_with_commas() -> None:
+    assert given(**REQUIRED, trusted_proxies=" 10.0.0.0/8, ::1 ,").trusted_proxies == ("10.0.0.0/8", "::1")
+
+
+def test_older_keys_stand_behind_the_current_one() -> None:
+    assert given(**REQUIRED, secret_key=f"{KEY},{KEY}= ,{KEY}").given_keys == f"{KEY},{KEY}= ,{KEY}"
+    assert "RELAY_SECRET_KEY must be 32 bytes" in refused(secret_key=f"{KEY},")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("60s", 60), (" 10m ", 600), ("6 h", 21_600), ("7d", 604_800)])

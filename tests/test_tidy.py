@@ -17,8 +17,10 @@ MAY_IMPORT = {
     "doctor": {"settings", "store", "vault", "errors"},
     "migrate": {"store", "core", "vault", "errors"},
     "restore": {"settings", "store", "core", "vault", "errors"},
+    "rekey": {"settings", "store", "vault", "errors"},
     "cli": {
-        "doctor", "migrate", "restore", "node", "serve", "client", "sandbox", "settings", "errors", "clock", "observe", "vault",
+        "doctor", "migrate", "rekey", "restore", "node", "serve", "client", "sandbox", "settings", "errors", "clock",
+        "observe", "vault",
     },
     "crew": {"settings", "clock", "errors", "observe", "feed", "core", "store", "net", "work"},
     "node": {

@@ -1,6 +1,7 @@
 """Sealing, signing, tokens, ids and the key file."""
 
 import base64
+import json
 import os
 import stat
 import threading
@@ -19,12 +20,13 @@ from relay.vault import (
     _Uuid7Maker,
     hash_token,
     jitter,
-    load_key,
+    load_keys,
     new_hex,
     new_token,
     new_uuid7,
     new_webhook_secret,
-    parse_key,
+    parse_keys,
+    replace_keys,
 )
 
 KEY = bytes(range(32))
@@ -109,9 +111,21 @@ def test_an_older_key_still_opens_and_verifies_and_new_seals_use_the_current_key
     sealed, signed = before.seal("secret", "url"), before.sign(b"message", "ticket")
     assert after.open(sealed, "url") == b"secret"
     assert after.verify(b"message", signed, "ticket")
-    assert after.needs_resealing(sealed)
-    assert not after.needs_resealing(after.seal("secret", "url"))
+    assert after.seal("secret", "url").startswith(f"s1.{after.key_id}.")
     assert not before.verify(b"message", after.sign(b"message", "ticket"), "ticket")
+
+
+def test_what_older_keys_have_sealed_is_sealed_anew_wherever_it_stands_in_a_text() -> None:
+    before, after = Vault(OLD_KEY), Vault(KEY, [OLD_KEY])
+    new = after.seal("c", "url")
+    text = f'[{{"sealed": "{before.seal("a", "url")}"}}, {{"sealed": "{before.seal("b", "url")}", "x": "{new}"}}]'
+    again = after.resealed(text, "url")
+    first, second = json.loads(again)
+    assert [Vault(KEY).open(each, "url") for each in (first["sealed"], second["sealed"])] == [b"a", b"b"]
+    assert second["x"] == new
+    assert after.resealed(again, "url") == again
+    with pytest.raises(ConfigurationError, match="another key"):
+        Vault(KEY).resealed(text, "url")
 
 
 def test_a_seal_made_with_an_unknown_key_is_a_configuration_error_that_names_the_setting() -> None:
@@ -138,7 +152,10 @@ def test_no_signature_text_is_taken_or_makes_verify_raise(text: str) -> None:
 
 def test_a_signers_private_key_is_the_same_every_time_and_another_for_every_key_and_purpose() -> None:
     seeds = {
-        Vault(key).ed25519_seed(purpose) for key in (KEY, OLD_KEY) for purpose in ("webhooks", "other") for _ in "ab"
+        seed
+        for purpose in ("webhooks", "other")
+        for vault in (Vault(KEY), Vault(OLD_KEY, [KEY]))
+        for seed in vault.ed25519_seeds(purpose)
     }
     assert len(seeds) == 4
     assert {len(seed) for seed in seeds} == {32}
@@ -261,8 +278,8 @@ def test_a_key_is_read_from_url_safe_base64_with_or_without_padding() -> None:
     key = bytes([0xFB, 0xFF]) * 16
     text = base64.urlsafe_b64encode(key).decode()
     assert "-" in text or "_" in text
-    assert parse_key(text) == key
-    assert parse_key(f" {text.rstrip('=')}\n") == key
+    assert parse_keys(text) == [key]
+    assert parse_keys(f" {text.rstrip('=')}\n") == [key]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +296,7 @@ def test_a_key_is_read_from_url_safe_base64_with_or_without_padding() -> None:
 )
 def test_a_malformed_key_is_refused_by_rule_and_not_repeated(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_key(text)
+        parse_keys(text)
     problem = caught.value.problems[0]
     assert (problem.field, problem.rule, problem.given) == ("RELAY_SECRET_KEY", "base64_32_bytes", None)
     assert not text or text not in str(caught.value)
@@ -287,26 +304,26 @@ def test_a_malformed_key_is_refused_by_rule_and_not_repeated(text: str) -> None:
 
 def test_a_key_file_is_made_once_with_mode_0600_and_read_ever_after(tmp_path: Path) -> None:
     path = tmp_path / "relay.db.key"
-    first = load_key(path)
-    assert len(first) == 32
+    first = load_keys(path)
+    assert [len(key) for key in first] == [32]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_key(path) == first
-    assert parse_key(path.read_text()) == first
+    assert load_keys(path) == first
+    assert parse_keys(path.read_text()) == first
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_file_stays_open_after_a_key_was_loaded(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for name in ("one", "two"):
-        load_key(tmp_path / name)
-        load_key(tmp_path / name)
+        load_keys(tmp_path / name)
+        load_keys(tmp_path / name)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_key_file_gets_mode_0600_under_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        load_key(tmp_path / "key")
+        load_keys(tmp_path / "key")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
@@ -315,11 +332,11 @@ def test_a_key_file_gets_mode_0600_under_any_umask(tmp_path: Path) -> None:
 def test_many_that_make_the_key_file_at_once_end_up_with_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "key"
     barrier = threading.Barrier(8)
-    found: list[bytes] = []
+    found: list[list[bytes]] = []
 
     def load() -> None:
         barrier.wait()
-        found.append(load_key(path))
+        found.append(load_keys(path))
 
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
@@ -327,17 +344,17 @@ def test_many_that_make_the_key_file_at_once_end_up_with_the_same_key(tmp_path: 
     for thread in threads:
         thread.join()
     assert len(found) == 8
-    assert len(set(found)) == 1
+    assert len({tuple(keys) for keys in found}) == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o660, 0o610])
 def test_a_key_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
-    load_key(path)
+    load_keys(path)
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match="0600") as caught:
-        load_key(path)
+        load_keys(path)
     assert caught.value.problems[0].rule == "mode_0600"
 
 
@@ -347,20 +364,34 @@ def test_a_malformed_key_file_is_refused_and_left_as_it_is(tmp_path: Path, text:
     path.write_bytes(text)
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="base64"):
-        load_key(path)
+        load_keys(path)
     assert path.read_bytes() == text
+
+
+def test_a_key_file_may_hold_older_keys_behind_the_current_one(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    first = load_keys(path)
+    replace_keys(path, first)
+    new, *older = load_keys(path)
+    assert older == first
+    assert new not in first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    replace_keys(path, [], current=new)
+    assert load_keys(path) == [new]
+    assert load_keys(path, f"{'A' * 43}, {'A' * 42}E") == [bytes(32), bytes(31) + b"\1"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_directory_or_a_pipe_in_place_of_the_key_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(ConfigurationError, match="regular file"):
-            load_key(path)
+            load_keys(path)
 
 
 def test_a_key_file_in_a_directory_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        load_key(tmp_path / "missing" / "key")
+        load_keys(tmp_path / "missing" / "key")
 
 
 def test_the_key_and_its_directory_are_on_disk_before_the_key_is_used(
@@ -374,5 +405,5 @@ def test_the_key_and_its_directory_are_on_disk_before_the_key_is_used(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    load_key(tmp_path / "key")
+    load_keys(tmp_path / "key")
     assert synced == ["file", "directory"]

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "resume": ("relay.cli.resume", "Let the queue move again after a restore."),
     "backup": ("relay.cli.backup:backup", "Write a copy of a running relay's database to a file."),
     "restore": ("relay.cli.backup:restore", "Put a backup into the place of the database; submitting is held then."),
+    "rekey": ("relay.cli.rekey", "Seal every secret at rest with a new key."),
     "migrate": ("relay.cli.migrate", "Bring the database up to date, or move it from SQLite to PostgreSQL."),
     "trigger": ("relay.cli.trigger", "Set up a named situation at the sandbox, and send a job into it."),
     "demo": ("relay.cli.demo", "Send one job on the whole journey, and show it."),

@@ -1,7 +1,7 @@
 """Every door of the relay on one screen, with the scope that opens it."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Lifespan
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from relay.errors import RelayError
 from relay.web import (
@@ -131,10 +132,13 @@ def door(method: str, path: str, endpoint: Door, *scopes: Scope, tickets: bool =
     return Doorway([*ANY] if method == "*" else [method], path, endpoint, scopes, tickets=tickets)
 
 
-def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> Starlette:
+def build(
+    lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()
+) -> Starlette:
     """The ASGI app; whoever builds it puts `store`, `feed`, `clock`, `settings`, … into `app.state` at start-up.
 
     Scripts of pages at `cors_origins` may call every door; what they may do is still said by the token that they send.
+    From `trusted_proxies`, and from nobody else, `X-Forwarded-For` and `-Proto` say who asks, and whether by TLS.
     """
     cors = Middleware(
         CORSMiddleware,
@@ -143,10 +147,16 @@ def build(lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = ()) -> St
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
         expose_headers=["Location", "Retry-After", "X-Request-Id"],
     )
+    proxies: Any = Middleware(ProxyHeadersMiddleware, trusted_hosts=[*trusted_proxies])
     app = Starlette(
         routes=routes(),
         lifespan=lifespan,
-        middleware=[Middleware(callbacks.CallbackDoor), Middleware(RequestTrace), *([cors] if cors_origins else [])],
+        middleware=[
+            Middleware(callbacks.CallbackDoor),
+            *([proxies] if trusted_proxies else []),
+            Middleware(RequestTrace),
+            *([cors] if cors_origins else []),
+        ],
         exception_handlers={
             RelayError: on_relay_error,
             HTTPException: on_http_error,

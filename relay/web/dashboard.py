@@ -42,6 +42,7 @@ def shell() -> bytes:
 async def page(request: Request) -> Response:
     """The shell; files in a bucket come from its own address, and only those may come from elsewhere."""
     state: Any = request.app.state
+    state.guard.check_host(request)
     policy = dict(POLICY)
     if state.settings.artifacts.startswith("s3://"):
         for kind in ("img-src", "media-src"):

@@ -4,8 +4,9 @@ A token comes as a bearer, or as the cookie of a browser whose reader has signed
 """
 
 import hmac
+import ipaddress
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
@@ -18,7 +19,7 @@ from relay.core.job import Job
 from relay.core.ledger import Token
 from relay.core.target import HOP_HEADER, check_hops
 from relay.errors import Forbidden, RelayError, Unauthorized
-from relay.observe import about
+from relay.observe import about, logger
 from relay.store.contract import Store
 from relay.vault import Vault, hash_token
 
@@ -30,6 +31,10 @@ TICKET: Final = "ticket"
 SESSION: Final = "session"
 SESSION_S: Final = 7 * 86_400
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+# Names under these cannot be bought, so nobody can point one of his own at a relay in somebody else's network.
+UNSOLD: Final = (".localhost", ".local", ".internal", ".home.arpa", ".test")
+AUDITED_MAX_CHARS: Final = 80
+_log = logger("audit")
 
 Door = Callable[[Request], Awaitable[Response]]
 
@@ -90,13 +95,15 @@ class Guard:
         admin_token: str,
         inbox_token: str | None = None,
         public_url: str | None = None,
+        own_names: Iterable[str] = (),
     ) -> None:
+        """`own_names`: hosts that the relay's pages may be asked for by, beside those that nobody else can own."""
         self._store = store
         self._vault = vault
         self._public_url = public_url
-        self.secure = (public_url or "").startswith("https:")
+        self._own_names = frozenset(own_names)
         # Cookies know no ports: of two relays on one host each has its own.
-        self.cookie = f"{'__Host-' if self.secure else ''}relay-{store.instance}"
+        self._cookie = f"relay-{store.instance}"
         self._inbox_hash = hash_token(inbox_token) if inbox_token else None
         self._admin_hash = hash_token(admin_token)
 
@@ -104,9 +111,28 @@ class Guard:
         """Whether this is the secret of the callback inbox."""
         return self._inbox_hash is not None and hmac.compare_digest(hash_token(token), self._inbox_hash)
 
+    def is_secure(self, request: Request) -> bool:
+        """Whether the browser speaks TLS, to the relay or to a proxy that is trusted to say so."""
+        return (self._public_url or "").startswith("https:") or request.scope["scheme"] == "https"
+
+    def cookie(self, request: Request) -> str:
+        """The name of the session's cookie."""
+        return f"{'__Host-' if self.is_secure(request) else ''}{self._cookie}"
+
+    def check_host(self, request: Request) -> None:
+        """`Forbidden` when the browser was led here by a name of somebody else's, whose page could then read ours."""
+        host = request.headers.get("host", "")
+        with suppress(ValueError):
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+            if name in self._own_names or "." not in name or name.endswith(UNSOLD):
+                return
+            ipaddress.ip_address(name)
+            return
+        raise Forbidden("the relay's pages are not to be had by this name: set RELAY_PUBLIC_URL, or RELAY_CORS_ORIGINS")
+
     async def who(self, request: Request) -> Principal:
         """The holder of the request's token; `Unauthorized` without a good one."""
-        if not request.headers.get("authorization") and self.cookie in request.cookies:
+        if not request.headers.get("authorization") and self.cookie(request) in request.cookies:
             return await self._signed_in(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
@@ -122,9 +148,10 @@ class Guard:
 
     async def _signed_in(self, request: Request) -> Principal:
         """Whoever came with this cookie; what changes something must come from a page of ours."""
+        self.check_host(request)
         known, until_ms = None, 0
         with suppress(RelayError):
-            token_hash, until_ms = json.loads(self._vault.open(request.cookies[self.cookie], SESSION))
+            token_hash, until_ms = json.loads(self._vault.open(request.cookies[self.cookie(request)], SESSION))
             known = await self._known(token_hash)
         if known is None or until_ms <= request.app.state.clock.now_ms():
             raise Unauthorized("your session is over; sign in again")
@@ -188,6 +215,16 @@ def _principal(token: Token) -> Principal:
     return Principal(token.id, token.name, frozenset(token.scopes))
 
 
+def _write_down(request: Request, principal: Principal) -> None:
+    """The audit's line of what was done: by which token, from where, to what. `made` is bound where something is."""
+    of = {name: str(value)[:AUDITED_MAX_CHARS] for name, value in request.path_params.items()}
+    action = f"{request.method} {getattr(request.scope.get('route'), 'path', None)}"
+    client = request.client.host[:AUDITED_MAX_CHARS] if request.client else None
+    _log.info(
+        "audit", action=action, token=principal.token_id, session=principal.until_ms is not None, client=client, of=of
+    )
+
+
 def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Door:
     """A door that opens for tokens with one of `scopes`; who came is in `request.state.principal`.
 
@@ -206,6 +243,10 @@ def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Do
             check_hops(request.headers.getlist(HOP_HEADER), request.app.state.store.instance)
         request.state.principal = principal
         about(by=principal.name)
-        return await door(request)
+        answer = await door(request)
+        # Not what only adds a job, which says itself who did it.
+        if request.method not in SAFE_METHODS and ("manage" in scopes or request.path_params):
+            _write_down(request, principal)
+        return answer
 
     return guarded

@@ -150,8 +150,8 @@ async def accounts(request: Request) -> Response:
 
 async def webhook_keys(request: Request) -> Response:
     """The public keys that verify `v1a` signatures."""
-    seed = request.app.state.vault.ed25519_seed(WEBHOOK_KEY)
-    return Json({"keys": [public_key_text(seed)]})
+    seeds = request.app.state.vault.ed25519_seeds(WEBHOOK_KEY)
+    return Json({"keys": [public_key_text(seed) for seed in seeds]})
 
 
 async def models(request: Request) -> Response:

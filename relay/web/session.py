@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from relay.core.job import iso
 from relay.errors import LimitReached, Unauthorized
+from relay.observe import about
 from relay.web.guard import SESSION_S, TOKEN_MAX_CHARS, Principal, check_origin
 from relay.web.problem import Json, read_object, read_query
 from relay.web.subscriptions import read_model
@@ -21,6 +22,7 @@ from relay.web.subscriptions import read_model
 FAILURES_MAX: Final = 10
 FAILURE_FORGOTTEN_S: Final = 6.0
 ADDRESSES_MAX: Final = 4_096
+ADDRESS_MAX_CHARS: Final = 64
 
 
 class SignIn(BaseModel):
@@ -54,8 +56,10 @@ async def create(request: Request) -> Response:
     """201 and the cookie; 401 for a token that is not known, 429 after too many of those."""
     state: Any = request.app.state
     read_query(request)
+    state.guard.check_host(request)
     check_origin(request, state.settings.public_url)
     address, now_s = _network(request.client.host if request.client else ""), state.clock.monotonic_s()
+    about(client=address)
     state.sign_ins.check(address, now_s)
     given = read_model(SignIn, await read_object(request))
     try:
@@ -64,7 +68,7 @@ async def create(request: Request) -> Response:
         state.sign_ins.failed(address, now_s)
         raise
     answer = Json(session_view(principal), 201, {"Cache-Control": "no-store"})
-    answer.set_cookie(state.guard.cookie, sealed, max_age=SESSION_S, **_kept(state))
+    answer.set_cookie(state.guard.cookie(request), sealed, max_age=SESSION_S, **_kept(request))
     return answer
 
 
@@ -80,7 +84,7 @@ async def end(request: Request) -> Response:
     read_query(request)
     check_origin(request, state.settings.public_url)
     answer = Response(status_code=204)
-    answer.delete_cookie(state.guard.cookie, **_kept(state))
+    answer.delete_cookie(state.guard.cookie(request), **_kept(request))
     return answer
 
 
@@ -89,8 +93,9 @@ def session_view(principal: Principal) -> dict[str, Any]:
     return {"name": principal.name, "scopes": sorted(principal.scopes), "expiresAt": iso(principal.until_ms)}
 
 
-def _kept(state: Any) -> dict[str, Any]:
-    return {"path": "/", "secure": state.guard.secure, "httponly": True, "samesite": "strict"}
+def _kept(request: Request) -> dict[str, Any]:
+    secure = request.app.state.guard.is_secure(request)
+    return {"path": "/", "secure": secure, "httponly": True, "samesite": "strict"}
 
 
 def _network(host: str) -> str:
@@ -98,4 +103,4 @@ def _network(host: str) -> str:
     with suppress(ValueError):
         if ":" in host:
             return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-    return host
+    return host[:ADDRESS_MAX_CHARS]

@@ -17,6 +17,7 @@ from relay.core.retry import arrived, shown
 from relay.core.signature import check_secret
 from relay.core.target import check_url
 from relay.errors import Conflict, InvalidRequest, NotFound, Problem, Unavailable
+from relay.observe import about
 from relay.settings import Duration
 from relay.vault import new_uuid7, new_webhook_secret
 from relay.web.accept import shown_url
@@ -133,6 +134,7 @@ async def create(request: Request) -> Response:
         updated_at_ms=now_ms,
     )
     await state.store.apply(SubscriptionSaved(subscription))
+    about(made=subscription.id)
     return Json(
         {**subscription_view(subscription), "secret": secret},
         201,

@@ -262,7 +262,7 @@ TABLE: Final[dict[str, Said]] = {
     "GET /session": said("Who has signed in", "Session"),
     "DELETE /session": said("Sign out", {204: None}, fails=(403,)),
     "GET /static/{path}": said("A file of a page", {200: ANY, 304: None}),
-    "GET /": said("The dashboard", {200: None}, also={"text/html": TEXT}),
+    "GET /": said("The dashboard", {200: None}, also={"text/html": TEXT}, fails=(403,)),
     "GET /openapi.json": said("This document", {200: {"type": "object"}}),
     "GET /docs": said("This document, to read and to try", {200: None}, also={"text/html": TEXT}),
 }

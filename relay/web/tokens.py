@@ -11,6 +11,7 @@ from relay.core.job import iso
 from relay.core.ledger import Token
 from relay.core.tokens import TokenCreated, TokenRevoked
 from relay.errors import InvalidRequest
+from relay.observe import about
 from relay.vault import hash_token, new_token, new_uuid7
 from relay.web.guard import Scope
 from relay.web.problem import Json, read_object, read_query
@@ -60,6 +61,7 @@ async def create(request: Request) -> Response:
         created_at_ms=now_ms,
     )
     await state.store.apply(TokenCreated(token))
+    about(made=token.id)
     return Json({**token_view(token), "token": secret}, 201, {"Cache-Control": "no-store"})
 
 

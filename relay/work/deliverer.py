@@ -137,8 +137,8 @@ class Deliverer(Worker):
             # A failed attempt like any other, for everybody to see: with the right key the next one succeeds.
             return Answer("target_refused", None, None, f"the subscription cannot be opened: {error.message}", "", 0)
         timestamp_s, body = now_ms // 1000, events.encode(body_for(url))
-        key = self._vault.ed25519_seed(WEBHOOK_KEY)
-        signed = (sign(secrets, msg_id, timestamp_s, body), sign_v1a([key], msg_id, timestamp_s, body))
+        keys = self._vault.ed25519_seeds(WEBHOOK_KEY)
+        signed = (sign(secrets, msg_id, timestamp_s, body), sign_v1a(keys, msg_id, timestamp_s, body))
         headers = {
             "content-type": "application/json",
             "webhook-id": msg_id,
