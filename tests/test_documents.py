@@ -155,10 +155,6 @@ def test_the_readme_counts_the_scenarios_as_they_are() -> None:
     assert f"tells {len(SCENARIOS)} situations" in README
 
 
-def test_the_procfile_runs_the_relay() -> None:
-    assert (ROOT / "Procfile").read_text("utf-8") == "web: relay serve\n"
-
-
 @pytest.fixture(scope="module")
 def dev() -> Iterator[dict[str, str]]:
     """`relay dev` as a process, and what it prints for copying."""
