@@ -4,6 +4,7 @@ Only a file of a known kind that lies in the folder at the start is served: it i
 that no path leads anywhere else.
 """
 
+import asyncio
 import gzip
 from dataclasses import dataclass
 from functools import cache
@@ -54,7 +55,7 @@ def files() -> dict[str, File]:
 
 async def serve(request: Request) -> Response:
     """200 with the file, or 304 to whoever has it already; browsers ask each time, so that an upgrade shows at once."""
-    file = files().get(request.path_params["path"])
+    file = (await asyncio.to_thread(files)).get(request.path_params["path"])
     if file is None:
         raise NotFound("there is no such file")
     packs = "gzip" in request.headers.get("accept-encoding", "")

@@ -5,7 +5,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import Tabs
 from tests.journeys import ADMIN_TOKEN
 
-PAGES = ("jobs", "submit", "accounts", "subscriptions", "quarantine", "stats")
+PAGES = ("jobs", "submit", "accounts", "subscriptions", "quarantine", "tokens", "stats")
 
 
 async def sign_in(tabs: Tabs, url: str, token: str = ADMIN_TOKEN) -> Page:

@@ -13,7 +13,7 @@ from playwright.async_api import Page, expect
 from relay.clock import ManualClock
 from tests.browser.conftest import Profile, Tabs
 from tests.browser.dashboard import go, live, sign_in
-from tests.journeys import ADMIN_TOKEN, EXAMPLE, Journey, eventually, journey, surroundings
+from tests.journeys import ADMIN_TOKEN, EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.web.test_deliveries import settled
 from tests.web.test_scopes import token
 from tests.web.test_steering import in_doubt, lost_answer
@@ -58,6 +58,38 @@ async def test_whoever_holds_a_token_sees_what_it_may_do_and_no_more(tmp_path: P
     assert pages == ["Jobs", "New job"]
 
 
+async def test_an_open_page_ends_with_its_token(tmp_path: Path, tabs: Tabs) -> None:
+    clock = ManualClock()
+    async with journey(tmp_path, clock=clock, sandbox_clock=clock) as here:
+        shop = await token(here, "read")
+        page = await sign_in(tabs, here.relay_url, shop["token"])
+        await here.client.delete(f"/v1/tokens/{shop['id']}")
+        await while_time_passes(clock, expect(page.get_by_label("Token")).to_be_visible(timeout=20_000))
+
+
+async def test_a_token_is_made_shown_once_and_revoked(tmp_path: Path, tabs: Tabs) -> None:
+    async with journey(tmp_path) as here:
+        page = await sign_in(tabs, here.relay_url)
+        await go(page, "tokens")
+        await page.get_by_role("button", name="New token").click()
+        dialog = page.get_by_role("dialog")
+        await dialog.get_by_label("Name").fill("shop")
+        await dialog.get_by_label("submit:").check()
+        await dialog.get_by_role("button", name="Make it").click()
+        secret = await page.locator(".secret code").inner_text()
+        await page.get_by_role("button", name="I have it").click()
+        await expect(page.locator(".token")).to_contain_text("shop")
+        made = await here.client.post("/v1/jobs", json=EXAMPLE, headers={"Authorization": f"Bearer {secret}"})
+        await page.get_by_role("button", name="Revoke").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+        await expect(page.locator(".token")).to_have_count(0)
+        after = await here.client.get("/v1/jobs", headers={"Authorization": f"Bearer {secret}"})
+        content = await page.content()
+
+    assert (made.status_code, made.json()["submittedBy"], after.status_code) == (202, "shop", 401)
+    assert secret not in content
+
+
 async def test_the_list_shows_a_job_move_to_its_end(tmp_path: Path, tabs: Tabs) -> None:
     async with journey(tmp_path, times_s=(0.2, 3.0)) as here:
         page = await sign_in(tabs, here.relay_url)
@@ -70,7 +102,12 @@ async def test_the_list_shows_a_job_move_to_its_end(tmp_path: Path, tabs: Tabs) 
         preview = row.locator("img")
         await expect(preview).to_be_visible()
         await page.wait_for_function("(image) => image.naturalWidth === 160", arg=await preview.element_handle())
-        other = await here.submit(replyRef="order-8")
+        other = await here.submit(replyRef="order-8", text_prompt="A fox")
+        await page.get_by_role("searchbox").fill("coastal city")
+        await expect(page.locator(".job")).to_have_count(1)
+        await expect(page.locator(".job")).to_contain_text("order-7")
+        await page.get_by_role("searchbox").fill("")
+        await expect(page.locator(".job")).to_have_count(2)
         await page.get_by_role("button", name="Running").click()
         await expect(page.locator(".job")).to_have_count(1)
         await expect(page.locator(".job")).to_contain_text("order-8")
@@ -335,18 +372,20 @@ async def test_a_ticket_opens_nothing_more_at_the_dashboard(tmp_path: Path, tabs
 
 
 async def test_a_page_of_another_origin_does_nothing_with_the_session(tmp_path: Path, tabs: Tabs) -> None:
-    async with journey(tmp_path) as here:
+    async with journey(tmp_path, times_s=(0.01, 1e6)) as here:
+        job = await here.job_in((await here.submit())["id"], "running")
         await sign_in(tabs, here.relay_url)
         # Another port is another origin, and the same site: the browser sends the cookie along.
         page = await tabs.open(f"{here.sandbox_url}/sandbox/state")
         send = """([url, body]) => fetch(url, { method: 'POST', mode: 'no-cors', credentials: 'include', body })"""
         await page.evaluate(send, [f"{here.relay_url}/v1/jobs", json.dumps(EXAMPLE)])
+        await page.evaluate(send, [f"{here.relay_url}/v1/jobs/{job['id']}/cancel", None])
         read = "(url) => fetch(url, { credentials: 'include' }).then(() => 'read', () => 'refused')"
         answer = await page.evaluate(read, f"{here.relay_url}/v1/jobs")
         jobs = (await here.get("/v1/jobs"))["data"]
         tabs.wrong = [line for line in tabs.wrong if "has been blocked by CORS policy" not in line]
 
-    assert (answer, jobs) == ("refused", [])
+    assert (answer, [job["state"] for job in jobs]) == ("refused", ["running"])
 
 
 async def test_the_shell_says_what_may_run_in_it(tmp_path: Path) -> None:

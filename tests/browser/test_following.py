@@ -152,12 +152,28 @@ async def test_tabs_with_the_same_address_share_one_connection(slow: Journey, ta
     second = await watching(tabs, slow.relay_url, url)
     await told(second, "told.events.some((event) => event.type === 'job.submitted')")
     streams = slow.node.app.state.streams.open
+    before = types(await told(first, "told.events.length"))
     await first.close()
     await cancel(slow, job["id"])
     found = await told(second, "told.ends.length")
 
     assert streams == 1
+    assert before == WHOLE[:2]
     assert types(found) == WHOLE
+
+
+async def test_a_tab_that_goes_leaves_nothing_open(slow: Journey, tabs: Tabs) -> None:
+    urls = [await ticket(slow, job=(await slow.submit())["id"]) for _ in range(3)]
+    pages = [await watching(tabs, slow.relay_url, url) for url in urls]
+    for page in pages:
+        await told(page, "told.opens.length")
+    opened = slow.node.app.state.streams.open
+    await pages[0].close()
+    await eventually(lambda: slow.node.app.state.streams.open == 2)
+    await pages[1].evaluate("() => window.following.close()")
+    await eventually(lambda: slow.node.app.state.streams.open == 1)
+
+    assert opened == 3
 
 
 async def test_a_browser_without_shared_workers_connects_for_the_tab_in_front(slow: Journey, profile: Profile) -> None:

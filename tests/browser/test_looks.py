@@ -45,6 +45,7 @@ async def views(here: Journey) -> dict[str, str]:
         "subscriptions": "subscriptions",
         **{f"subscription-{number}": f"subscriptions/{one['id']}" for number, one in enumerate(subscriptions, 1)},
         "quarantine": "quarantine",
+        "tokens": "tokens",
         "stats": "stats",
     }
 

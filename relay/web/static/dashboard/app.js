@@ -10,6 +10,7 @@ import { quarantinePage } from './quarantine.js'
 import { statsPage } from './stats.js'
 import { submitPage } from './submit.js'
 import { subscriptionPage, subscriptionsPage } from './subscriptions.js'
+import { tokensPage } from './tokens.js'
 import { icon } from './words.js'
 
 const PAGES = {
@@ -22,6 +23,7 @@ const PAGES = {
     scopes: ['manage'],
   },
   quarantine: { words: 'Quarantine', make: quarantinePage, scopes: ['manage'] },
+  tokens: { words: 'Tokens', make: tokensPage, scopes: ['manage'] },
   stats: { words: 'Stats', make: statsPage, scopes: ['read'] },
 }
 const AGO_MS = 1_000

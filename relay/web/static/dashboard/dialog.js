@@ -1,6 +1,7 @@
 /** Questions in front of the page: one at a time, kept to the keyboard, left with Escape. */
 
 import { html, nothing, render } from '../vendor/lit-html.js'
+import { icon } from './words.js'
 
 const place = document.body.appendChild(document.createElement('div'))
 
@@ -31,3 +32,13 @@ export function ask({ title, words, fields = nothing, action = 'OK', danger = fa
     place.firstElementChild.showModal()
   })
 }
+
+/** A secret is shown once: whoever closes this has it, or makes a new one. */
+export const showSecret = (secret, title, words) =>
+  ask({
+    title,
+    words,
+    fields: html`<p class="secret"><code>${secret}</code><button type="button" @click=${() => navigator.clipboard.writeText(secret)}>${icon('copy')}Copy</button></p>`,
+    action: 'I have it',
+    leave: null,
+  })

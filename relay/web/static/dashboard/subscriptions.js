@@ -2,7 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { call, get, post } from './api.js'
-import { ask } from './dialog.js'
+import { ask, showSecret } from './dialog.js'
 import { bar, clock, counted, expected, icon, pill, shortId, when } from './words.js'
 
 const EVERY_MS = 5_000
@@ -11,15 +11,7 @@ const PILLS = { active: 'succeeded', paused: 'in_doubt', disabled: 'cancelled' }
 
 const health = (one) => pill(one.failingSince && one.state === 'active' ? 'failed' : PILLS[one.state], one.failingSince && one.state === 'active' ? 'Failing' : { active: 'Active', paused: 'Paused', disabled: 'Disabled' }[one.state])
 
-/** A secret is shown once: whoever closes this has it, or makes a new one. */
-const showSecret = (secret, title) =>
-  ask({
-    title,
-    words: 'It signs every webhook. It is shown this once; put it where your program reads it.',
-    fields: html`<p class="secret"><code>${secret}</code><button type="button" @click=${() => navigator.clipboard.writeText(secret)}>${icon('copy')}Copy</button></p>`,
-    action: 'I have it',
-    leave: null,
-  })
+const SIGNS = 'It signs every webhook. It is shown this once; put it where your program reads it.'
 
 export function subscriptionsPage(app) {
   let all = null
@@ -45,7 +37,7 @@ export function subscriptionsPage(app) {
     const { url, description, format } = said
     const made = await app.attempt(() => post('/v1/subscriptions', { url, description, format, types: TYPES.filter((type) => said[type]) }))
     if (!made) return
-    await showSecret(made.secret, 'The secret of the new subscription')
+    await showSecret(made.secret, 'The secret of the new subscription', SIGNS)
     app.go(`subscriptions/${made.id}`)
   }
 
@@ -104,7 +96,7 @@ export function subscriptionPage(app, id) {
       action: 'Make it',
     })
     const made = said && (await app.attempt(() => post(`${path}/rotate`, said)))
-    if (made) await showSecret(made.secret, 'The new secret')
+    if (made) await showSecret(made.secret, 'The new secret', SIGNS)
     reload()
   }
 
