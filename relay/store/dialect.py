@@ -10,6 +10,7 @@ from relay.store.rows import kinds
 _NAMED: Final = re.compile(r"'[^']*'|::\w+|:(\w+)")
 _UPDATE: Final = re.compile(r"UPDATE (\w+) SET (.+) FROM \(VALUES \((\?(?:, \?)*)\)\) AS new WHERE (.+)", re.DOTALL)
 _SET: Final = re.compile(r"(\w+) = new\.column(\d+)")
+_NUMBER: Final = re.compile(r"\$(\d+)")
 _TYPES: Final = {int: "bigint", bool: "bigint", float: "float8", str: "text", bytes: "bytea"}
 # PostgreSQL's text has no NUL. It, and the mark itself, are written as the mark and a letter.
 _MARK: Final = "\ufdd0"
@@ -48,6 +49,53 @@ def placed(sql: str) -> str:
         sql = f"UPDATE {table} SET {sets} FROM (VALUES ({typed})) AS new WHERE {where}"
     parts = sql.split("?")
     return "".join(f"{part}${n}" for n, part in enumerate(parts[:-1], 1)) + parts[-1]
+
+
+@lru_cache(500)
+def asked(queries: tuple[str, ...], types: tuple[type, ...] | None) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """One statement for all these queries: of each a list of rows. `(SQL, (which query's, which of its values))`.
+
+    With `types`, those of the values, it takes a list of each value, and gives a row for each of the lists' places.
+    """
+    places: list[tuple[int, str]] = []
+
+    def one(which: int, sql: str) -> str:
+        def place(match: re.Match[str]) -> str:
+            if match[1] is None:
+                return match[0]
+            if (which, match[1]) not in places:
+                places.append((which, match[1]))
+            n = places.index((which, match[1])) + 1
+            return f"${n}" if types is None else f"given.p{n}"
+
+        return f"ARRAY(SELECT row(found.*) FROM ({_NAMED.sub(place, sql)}) AS found)"
+
+    found = ", ".join(one(which, sql) for which, sql in enumerate(queries))
+    if types is None:
+        return f"SELECT {found}", tuple(places)
+    lists = ", ".join(f"${n}::{_TYPES[kind]}[]" for n, kind in enumerate(types, 1))
+    names = ", ".join(f"p{n}" for n in range(1, len(types) + 1))
+    given = f"FROM unnest({lists}) WITH ORDINALITY AS given({names}, place) ORDER BY given.place"
+    return f"SELECT {found} {given}", tuple(places)
+
+
+def is_of_one(statement: str) -> bool:
+    """Whether it adds or changes rows that no other statement of the same happenings adds or changes."""
+    return statement.startswith("INSERT ") or _UPDATE.fullmatch(statement) is not None
+
+
+@lru_cache(500)
+def as_one(statements: tuple[str, ...]) -> str:
+    """All of them as one statement, which takes the parameters of one after the other."""
+    texts, taken = [], 0
+    for statement in statements:
+        text = placed(statement)
+        numbers = {int(number) for number in _NUMBER.findall(text)}
+        texts.append(_NUMBER.sub(lambda match, before=taken: f"${int(match[1]) + before}", text))  # type: ignore[misc]
+        taken += len(numbers)
+    *first, last = texts
+    before = ", ".join(f"w{n} AS ({text})" for n, text in enumerate(first))
+    return f"WITH {before} {last}" if first else last
 
 
 def _escaped(text: str) -> bytes:

@@ -6,7 +6,7 @@ it: so the numbers of events are the order in which readers see them, and each h
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,11 @@ from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics, logger
 from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.store.dialect import numbered, placed, prepare
+from relay.store.dialect import as_one, asked, is_of_one, numbered, placed, prepare
 from relay.store.group import Ask, together
 from relay.store.migrate import pending
 from relay.store.reads import Reads
-from relay.store.statements import KEPT_QUARANTINE
+from relay.store.statements import KEPT_QUARANTINE, Query
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -50,6 +50,7 @@ _SETTINGS: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+_COLUMNS: Final[dict[str, list[str]]] = {}
 # What says that the server, or the way to it, is not there now.
 AWAY: Final = (
     *(
@@ -159,10 +160,9 @@ class PostgresStore(Reads):
             raise _cannot("written", error) from error
 
     async def _transaction(self, sql: asyncpg.Connection, group: Sequence[Happening[Any]], decide: Any) -> Written:
-        transaction = sql.transaction()
-        await transaction.start()
+        # Each trip to the server is waited for while this relay, and each other one, can write nothing: few are made.
         try:
-            await sql.execute("SELECT pg_advisory_xact_lock($1)", WRITING)
+            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({WRITING})")
             # A statement of its own: what this one sees was committed after the lock was had.
             row = await sql.fetchrow(
                 "SELECT value, pg_current_xact_id()::text AS id, "
@@ -170,19 +170,20 @@ class PostgresStore(Reads):
             )
             head, self.epoch = int(row["value"]), row["epoch"]
             written: Written = await decide(sql, group, head, self.epoch, self._keeping)
-            if written.head != head:
-                await sql.execute("UPDATE meta SET value = $1 WHERE name = 'head'", str(written.head))
-            await sql.execute("SELECT pg_notify($1, $2)", CHANNEL, "work" if written.for_workers else "")
         except BaseException:
-            with contextlib.suppress(Exception):
-                await transaction.rollback()
+            await _rolled_back(sql)
             raise
+        moved = f"UPDATE meta SET value = '{written.head:d}' WHERE name = 'head'; " if written.head != head else ""
+        work = "work" if written.for_workers else ""
         try:
-            await transaction.commit()
+            await sql.execute(f"{moved}SELECT pg_notify('{CHANNEL}', '{work}'); COMMIT")
         except AWAY:
             if await self._fate(row["id"]) != "committed":
                 raise
             _log.warning("commit.confirmed", meaning="the connection was lost while the commit was answered")
+        except BaseException:
+            await _rolled_back(sql)
+            raise
         return written
 
     async def _fate(self, transaction_id: str) -> str | None:
@@ -290,14 +291,11 @@ async def _together(
 ) -> Written:
     # Nothing is held: other relays write as well.
     steps = together(group, head, epoch, held=None, keeping=keeping)
-    rows: dict[str, Any] = {}
+    rows: Sequence[Mapping[str, Any]] = ()
     step = next(steps)
     while True:
         if isinstance(step, Ask):
-            rows = {}
-            for name, query, values in step.queries:
-                text, names = numbered(query)
-                rows[name] = await sql.fetch(text, *(values[name] for name in names))
+            rows = await _answered(sql, step.each)
         else:
             await _write(sql, step.statements)
         try:
@@ -312,22 +310,80 @@ async def _apart(
 ) -> Written:
     written = Written(head)
     for happening in group:
+        await sql.execute("SAVEPOINT one")
         try:
-            async with sql.transaction():
-                one = await _together(sql, [happening], written.head, epoch, keeping)
+            one = await _together(sql, [happening], written.head, epoch, keeping)
         except _OF_ONE as error:
+            await sql.execute("ROLLBACK TO one")
             one = Written(written.head, [error])
+        await sql.execute("RELEASE one")
         written.take(one)
     return written
 
 
 async def _write(sql: asyncpg.Connection, statements: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
+    single: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def written() -> None:
+        if single:
+            await sql.execute(
+                as_one(tuple(statement for statement, _ in single)), *(value for _, row in single for value in row)
+            )
+            single.clear()
+
     for statement, rows in statements:
-        text = placed(statement)
-        if len(rows) == 1:
-            await sql.execute(text, *rows[0])
-        else:
-            await sql.executemany(text, rows)
+        if len(rows) == 1 and is_of_one(statement):
+            single.append((statement, rows[0]))
+            continue
+        await written()
+        await sql.executemany(placed(statement), rows)
+    await written()
+
+
+class _Row:
+    """Values by place, as records are made of them, and by name."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: list[str], values: tuple[Any, ...]) -> None:
+        self._names, self._values = names, values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[self._names.index(name)]
+
+
+async def _answered(sql: asyncpg.Connection, each: Sequence[Sequence[Query]]) -> list[dict[str, Any]]:
+    """The rows of all these queries, by one statement."""
+    texts = tuple(query for _, query, _ in each[0])
+    if not texts:
+        return [{}] * len(each)
+    names = [await _columns(sql, query) for query in texts]
+    _, places = asked(texts, None)
+    values = [[queries[which][2][name] for which, name in places] for queries in each]
+    if len(each) == 1:
+        found = [await sql.fetchrow(asked(texts, None)[0], *values[0])]
+    else:
+        found = await sql.fetch(asked(texts, tuple(map(type, values[0])))[0], *map(list, zip(*values, strict=True)))
+    return [
+        {name: [_Row(of, row) for row in rows] for (name, _, _), of, rows in zip(each[0], names, one, strict=True)}
+        for one in found
+    ]
+
+
+async def _columns(sql: asyncpg.Connection, query: str) -> list[str]:
+    """The names of the columns that a query gives, asked of the server once."""
+    if query not in _COLUMNS:
+        statement = await sql.prepare(numbered(query)[0])
+        _COLUMNS[query] = [attribute.name for attribute in statement.get_attributes()]
+    return _COLUMNS[query]
+
+
+async def _rolled_back(sql: asyncpg.Connection) -> None:
+    with contextlib.suppress(Exception):
+        await sql.execute("ROLLBACK")
 
 
 class Link:

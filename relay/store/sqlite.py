@@ -299,15 +299,18 @@ class WritingFile:
 
     def _together(self, group: Sequence[Happening[Any]], head: int) -> Written:
         steps = together(group, head, self.epoch, held=self.held, keeping=self._keeping)
-        answer: dict[str, Any] = {}
+        answers: list[dict[str, Any]] = []
         step = next(steps)
         while True:
             if isinstance(step, Ask):
-                answer = {name: self._sql.execute(sql, values).fetchall() for name, sql, values in step.queries}
+                answers = [
+                    {name: self._sql.execute(sql, values).fetchall() for name, sql, values in queries}
+                    for queries in step.each
+                ]
             else:
                 self._write(step.statements)
             try:
-                step = steps.send(answer)
+                step = steps.send(answers)
             except StopIteration as end:
                 written: Written = end.value
                 return written
