@@ -186,6 +186,14 @@ class RelayClient:
         found: list[dict[str, Any]] = (await self._call("GET", "/v1/accounts"))["data"]
         return found
 
+    async def stats(self, since: str | None = None) -> dict[str, Any]:
+        """Counts, rates and times since then (an ISO time, or so long ago: `30d`), as `GET /v1/stats` shows them."""
+        return await self._call("GET", "/v1/stats", params={"since": since} if since else {})
+
+    async def quarantine(self, limit: int) -> list[dict[str, Any]]:
+        """The newest `limit` bodies that came to a callback address and were no report on its task."""
+        return await self._all("/v1/quarantine", "cursor", limit=limit)
+
     async def tokens(self) -> list[dict[str, Any]]:
         """The living tokens, oldest first."""
         found: list[dict[str, Any]] = (await self._call("GET", "/v1/tokens"))["data"]
@@ -261,12 +269,18 @@ class RelayClient:
     async def download(self, url: str, path: Path) -> int:
         """Save an artifact by its signed address; the number of bytes. No token is sent."""
         size = 0
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http, http.stream("GET", url) as answer:
-            if answer.status_code != 200:
-                raise ClientError(f"the file cannot be had: {answer.status_code}", http_status=answer.status_code)
-            with path.open("wb") as file:
-                async for chunk in answer.aiter_bytes():
-                    size += await asyncio.to_thread(file.write, chunk)
+        try:
+            async with (
+                httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http,
+                http.stream("GET", url) as answer,
+            ):
+                if answer.status_code != 200:
+                    raise ClientError(f"the file cannot be had: {answer.status_code}", http_status=answer.status_code)
+                with await asyncio.to_thread(path.open, "wb") as file:
+                    async for chunk in answer.aiter_bytes():
+                        size += await asyncio.to_thread(file.write, chunk)
+        except httpx2.HTTPError as error:
+            raise ClientError(f"the file did not come whole: {error}") from error
         return size
 
     async def _follow(
@@ -333,7 +347,10 @@ class RelayClient:
             raise ClientError(f"the relay cannot be reached: {error}") from error
         if not answer.is_success:
             raise _refusal(answer)
-        body: dict[str, Any] = answer.json() if answer.content else {}
+        try:
+            body: dict[str, Any] = answer.json() if answer.content else {}
+        except ValueError as error:
+            raise ClientError(f"what answers at {self._http.base_url} is no relay: it is not JSON") from error
         return body
 
 

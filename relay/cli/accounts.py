@@ -4,7 +4,7 @@ import click
 
 from relay.cli.remote import ask, of_relay, print_json, print_table
 
-COLUMNS = ("account", "slots", "admits", "running", "others'", "state", "tried again")
+COLUMNS = ("account", "state", "running", "slots", "admits", "others'", "tried again")
 
 
 @click.command(help="Show the upstream's accounts: their slots, what runs, and why one is parked.")
@@ -17,5 +17,5 @@ def command(url: str, token: str, as_json: bool) -> None:
     rows = []
     for row in found:
         state = f"{row['parked']}: {row['reason']}" if row["parked"] else "open"
-        rows.append((row["email"], row["slots"], row["admits"], row["running"], row["others"], state, row["retryAt"]))
+        rows.append((row["email"], state, row["running"], row["slots"], row["admits"], row["others"], row["retryAt"]))
     print_table(rows, *COLUMNS)

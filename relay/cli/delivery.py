@@ -12,7 +12,7 @@ from relay.client import RelayClient
 from relay.clock import SystemClock
 
 LOOK_S: Final = 0.2
-COLUMNS: Final = ("id", "type", "state", "tries", "last answer")
+COLUMNS: Final = ("id", "state", "type", "tries", "last answer")
 
 
 @click.group(help="List deliveries, show one, send one again, or many.")
@@ -99,7 +99,7 @@ def _preview(found: dict[str, Any], as_json: bool) -> None:
 def _row(delivery: dict[str, Any]) -> tuple[Any, ...]:
     last = delivery["answers"][-1] if delivery["answers"] else {"status": None, "kind": None}
     answer = last["status"] or last["kind"]
-    return delivery["id"], delivery["type"], delivery["state"], delivery["attempts"], answer
+    return delivery["id"], delivery["state"], delivery["type"], delivery["attempts"], answer
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:

@@ -13,9 +13,7 @@ from relay.doctor import examine
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failure": "[red]failure[/]"}
 
 
-@click.command(
-    help="Check settings, database, SQLite's version, key, disk, storage; exit code 1 when something fails."
-)
+@click.command(help="Check settings, database, SQLite's version, key, disk, storage; exit code 1 when something fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def command(as_json: bool) -> None:
     findings = examine()

@@ -67,17 +67,36 @@ def shown(value: Any) -> str:
 
 
 def print_table(rows: Iterable[Sequence[Any]], *headings: str) -> None:
-    """Rows for people; without headings the first column names the fields of one thing."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headings))
-    for heading in headings or ("", ""):
-        table.add_column(heading, max_width=CELL_MAX if headings else None)
-    for row in rows:
-        table.add_row(*map(shown, row))
+    """Rows for people, the columns that matter most first; without headings the first one names fields of one thing.
+
+    Nothing is cut in two, for half an id cannot be copied. In a terminal that is too narrow the last columns are left
+    out, and named; a file or a pipe gets whole lines, however long.
+    """
+    cells = [[*map(shown, row)] for row in rows]
+    if not headings:
+        width = max((len(name) for name, _ in cells), default=0)
+        click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in cells))
+        return
     console = Console(highlight=False, markup=False)
-    # On a narrow terminal the lines are longer than it is: an id that is cut in two cannot be copied.
-    needed = Measurement.get(console, console.options.update(max_width=WIDTH_MAX), table).maximum
+    for count in range(len(headings), 0, -1):
+        table = _table(cells, headings[:count])
+        needed = Measurement.get(console, console.options.update(max_width=WIDTH_MAX), table).maximum
+        if needed <= console.width or not console.is_terminal:
+            break
     console.width = max(console.width, needed)
     console.print(table)
+    if count < len(headings):
+        said = f"(too narrow for: {', '.join(headings[count:])}; --json shows all)"
+        Console(stderr=True, highlight=False, markup=False).print(said)
+
+
+def _table(cells: Sequence[Sequence[str]], headings: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, max_width=CELL_MAX)
+    for row in cells:
+        table.add_row(*row[: len(headings)])
+    return table
 
 
 def print_json(value: Any) -> None:

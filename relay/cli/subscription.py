@@ -62,7 +62,7 @@ def list_all(url: str, token: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("url", "types", "state", "reason", "owed", "failingSince", "id")
+    columns = ("id", "state", "owed", "url", "reason", "failingSince", "types")
     print_table(([row[name] for name in columns] for row in found), *columns)
 
 

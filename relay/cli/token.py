@@ -47,10 +47,10 @@ def list_all(url: str, token: str, as_json: bool) -> None:
         print_json(found)
         return
     rows = [
-        (row["name"], row["scopes"], row["maxWaiting"], row["maxPerDay"], row["createdAt"][:10], row["id"])
+        (row["id"], row["name"], row["scopes"], row["createdAt"][:10], row["maxWaiting"], row["maxPerDay"])
         for row in found
     ]
-    print_table(rows, "name", "scopes", "max waiting", "max per day", "made", "id")
+    print_table(rows, "id", "name", "scopes", "made", "max waiting", "max per day")
 
 
 @command.command(help="Revoke a token, by its name or id: it opens nothing from now on.")

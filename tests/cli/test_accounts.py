@@ -22,6 +22,6 @@ async def test_accounts_are_shown_with_what_runs_on_them(tmp_path: Path) -> None
     assert code == 0
     assert (account["running"], account["parked"]) == (1, None)
     header, row = table.splitlines()
-    assert header.split()[:4] == ["account", "slots", "admits", "running"]
+    assert header.split()[:4] == ["account", "state", "running", "slots"]
     assert row.split()[0] == account["email"]
     assert "open" in row

@@ -44,3 +44,22 @@ async def test_what_fails_is_said_and_is_the_exit_code(tmp_path: Path) -> None:
     assert sorted(line.split(": ")[1] for line in refused[2].splitlines()) == ["duration", "priority"]
     assert (wrong[0], "FIELD=VALUE" in wrong[2]) == (2, True)
     assert (unknown[0], "no job" in unknown[2]) == (1, True)
+
+
+async def test_its_files_are_saved_whole_under_the_name_of_the_job(tmp_path: Path) -> None:
+    async with journey(tmp_path) as here:
+        folder = tmp_path / "videos" / "today"
+        code, said, _ = await relay("submit", *FIELDS, f"--save={folder}", env=at(here))
+        job = (await here.get("/v1/jobs"))["data"][0]
+        again = await relay("watch", job["id"], f"--save={folder}", "--json", env=at(here))
+        (tmp_path / "file").write_bytes(b"")
+        refused = await relay("watch", job["id"], f"--save={tmp_path / 'file' / 'folder'}", env=at(here))
+        of_all = await relay("watch", f"--save={folder}", env=at(here))
+
+    path = folder / f"{job['id']}.mp4"
+    assert (code, said.strip()) == (0, str(path))
+    assert (path.read_bytes()[4:8], path.stat().st_size) == (b"ftyp", job["artifacts"][0]["sizeBytes"])
+    assert json.loads(again[1].splitlines()[-1]) == {"type": "saved", "data": {"files": [str(path)]}}
+    assert list(folder.iterdir()) == [path]
+    assert (refused[0], refused[2].splitlines()[-1].endswith("cannot be written: Not a directory")) == (1, True)
+    assert (of_all[0], "name it" in of_all[2]) == (2, True)
