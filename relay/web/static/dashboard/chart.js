@@ -3,7 +3,8 @@
 import { html, nothing, svg } from '../vendor/lit-html.js'
 import { duration } from './words.js'
 
-const WIDTH = 720
+const WIDE = 720
+const NARROW = 340
 const HEIGHT = 180
 const FOOT = 22
 const LEFT = 34
@@ -11,21 +12,22 @@ const KINDS = ['succeeded', 'failed', 'cancelled']
 
 /** Ends of jobs by hour or day, on top of each other. */
 export function bars({ since, until, stepS, series }) {
+  const width = matchMedia('(max-width: 54rem)').matches ? NARROW : WIDE
   const step = stepS * 1000
   const first = Math.floor(new Date(since) / step) * step
   const count = Math.max(1, Math.ceil((new Date(until) - first) / step))
   const known = new Map(series.map((bar) => [Math.floor((new Date(bar.at) - first) / step), bar]))
   const most = Math.max(1, ...series.map((bar) => KINDS.reduce((sum, kind) => sum + bar[kind], 0)))
   const top = niceAbove(most)
-  const place = (WIDTH - LEFT) / count
+  const place = (width - LEFT) / count
   const y = (value) => (HEIGHT - FOOT) * (1 - value / top) + 6
   const total = (kind) => series.reduce((sum, bar) => sum + bar[kind], 0)
   const label = KINDS.map((kind) => `${total(kind)} ${kind}`).join(', ')
-  const every = Math.ceil(count / 8)
+  const every = Math.ceil(count / (width / 90))
   return html`
     <figure class="chart">
-      <svg viewBox="0 0 ${WIDTH} ${HEIGHT + 8}" role="img" aria-label=${label}>
-        ${[0, 0.5, 1].map((part) => svg`<line x1=${LEFT} x2=${WIDTH} y1=${y(top * part)} y2=${y(top * part)} /><text x=${LEFT - 6} y=${y(top * part) + 4} class="end">${Math.round(top * part * 10) / 10}</text>`)}
+      <svg viewBox="0 0 ${width} ${HEIGHT + 8}" role="img" aria-label=${label}>
+        ${[0, 0.5, 1].map((part) => svg`<line x1=${LEFT} x2=${width} y1=${y(top * part)} y2=${y(top * part)} /><text x=${LEFT - 6} y=${y(top * part) + 4} class="end">${Math.round(top * part * 10) / 10}</text>`)}
         ${Array.from({ length: count }, (_, index) => column(known.get(index), index))}
         ${Array.from({ length: count }, (_, index) => (index % every ? nothing : svg`<text x=${LEFT + place * (index + 0.5)} y=${HEIGHT + 4} class="middle">${words(first + index * step)}</text>`))}
       </svg>

@@ -193,7 +193,7 @@ function timeline(job, { events, callbacks, deliveries }) {
     <section class="card"><h2>What happened</h2>
       <ol class="timeline">
         ${entries.map(({ at, drawn, kind, words, more }) => html`<li class=${kind}>${icon(drawn)}<div><p>${words}</p>${more ?? nothing}</div>${clock(at)}</li>`)}
-        ${waits.map((delivery) => html`<li class="next">${icon('hook')}<div><p>${delivery.type} waits for ${delivery.url}</p></div>${delivery.dueAt ? expected(delivery.dueAt) : delivery.state}</li>`)}
+        ${waits.map((delivery) => html`<li class="next">${icon('hook')}<div><p>${delivery.type} waits for ${delivery.url}</p></div><span>${delivery.dueAt ? expected(delivery.dueAt) : delivery.state}</span></li>`)}
         ${FINAL.has(job.state) ? nothing : html`<li class="next now">${icon('clock')}<div><p>Now: ${progress(job)}</p></div></li>`}
       </ol>
     </section>`

@@ -19,7 +19,7 @@ const PATHS = {
   accounts: 'M4 20c0-4 3.6-6 8-6s8 2 8 6M12 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8',
   subscriptions: 'M6 9a6 6 0 1 1 12 0c0 5 2 6 2 7H4c0-1 2-2 2-7M10 20h4',
   quarantine: 'M12 3l9 16H3zM12 10v4M12 16.5v.5',
-  tokens: 'M14 10a4 4 0 1 0-3.5 4l1.5-1.5h2V10h0M13 11l7-7M17 5l3 3',
+  tokens: 'M8 20a4 4 0 1 0 0-8 4 4 0 0 0 0 8M11 13l9-9M15.5 8.5l3 3',
   stats: 'M5 20V11M12 20V4M19 20v-6',
   back: 'M15 5l-7 7 7 7',
   search: 'M11 18a7 7 0 1 1 0-14 7 7 0 0 1 0 14M16 16l5 5',
