@@ -155,6 +155,22 @@ def test_the_readme_counts_the_scenarios_as_they_are() -> None:
     assert f"tells {len(SCENARIOS)} situations" in README
 
 
+def test_every_threat_has_a_control_and_tests_that_there_are() -> None:
+    text = (ROOT / ".github" / "SECURITY.md").read_text("utf-8")
+    table = re.search(r"<!-- threats -->\n(.*?)<!-- end of threats -->", text, re.DOTALL)
+    assert table is not None
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"^(?:async )?def (test_\w+)", source, re.MULTILINE)}
+
+    for line in table[1].splitlines()[2:]:
+        threat, control, tests = line.strip("| ").split(" | ")
+        named = re.findall(r"`(test_\w+)`", tests)
+        assert threat
+        assert control
+        assert named, threat
+        assert set(named) <= there, threat
+
+
 @pytest.fixture(scope="module")
 def dev() -> Iterator[dict[str, str]]:
     """`relay dev` as a process, and what it prints for copying."""
