@@ -18,7 +18,7 @@ from relay.store.mark import Mark
 from relay.work.accounts import AccountKeeper
 from relay.work.deadlines import Deadlines
 from relay.work.deliverer import Deliverer
-from relay.work.janitor import Janitor
+from relay.work.janitor import Janitor, Retention
 from relay.work.lookout import Lookout
 from relay.work.loop import Worker
 from relay.work.mirror import Mirror
@@ -92,7 +92,14 @@ class Crew:
             mirror,
             Deadlines(*shared),
             Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
-            Janitor(*shared, jobs_ms=settings.retention_jobs * 1000),
+            Janitor(
+                *shared,
+                retention=Retention(
+                    jobs_ms=settings.retention_jobs * 1000,
+                    events_ms=settings.retention_events * 1000,
+                    callbacks_ms=settings.retention_callbacks * 1000,
+                ),
+            ),
         ]
         self._leading: asyncio.Task[None] | None = None
 

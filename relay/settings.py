@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     artifacts_before_final: bool = False
     artifacts_max_gb: int | None = Field(None, ge=1)
     retention_jobs: Annotated[Duration, Field(ge=86_400)] = "365d"  # type: ignore[assignment]
+    retention_events: Annotated[Duration, Field(ge=86_400)] = "30d"  # type: ignore[assignment]
+    retention_callbacks: Annotated[Duration, Field(ge=86_400)] = "30d"  # type: ignore[assignment]
     retention_artifacts: Annotated[Duration, Field(ge=3_600)] = "30d"  # type: ignore[assignment]
     artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]
 

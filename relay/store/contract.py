@@ -20,6 +20,7 @@ from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import Adoption, Callback, Happening, Hold, Quarantined, Token, UsedKey
 from relay.core.stats import Tally
+from relay.store.trimming import Kind
 
 R = TypeVar("R")
 
@@ -256,8 +257,8 @@ class Store(Protocol):
         """What an `Idempotency-Key` has made, by the hash that it is kept as."""
         ...
 
-    async def trim_keys(self, before_ms: int) -> int:
-        """Forget the keys that were used before that time; how many they were."""
+    async def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
+        """Delete the oldest rows of a kind that are from before that time and of no use; how many, at most `rows`."""
         ...
 
     async def subscriptions(self) -> list[Subscription]:

@@ -25,6 +25,7 @@ from relay.store.group import Ask, together
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.statements import KEPT_QUARANTINE, Query
+from relay.store.trimming import BITES, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -120,8 +121,10 @@ class PostgresStore(Reads):
         first = rows[0]["seq"]
         return await self._execute("DELETE FROM quarantine WHERE seq < $1", 2**62 if first is None else first)
 
-    async def trim_keys(self, before_ms: int) -> int:
-        return await self._execute("DELETE FROM used_keys WHERE at_ms < $1", before_ms)
+    async def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
+        text, names = numbered(BITES[kind])
+        values = {"before_ms": before_ms, "rows": rows}
+        return await self._execute(text, *(values[name] for name in names))
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Path]:

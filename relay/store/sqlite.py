@@ -29,6 +29,7 @@ from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.rows import for_many
 from relay.store.statements import KEPT_QUARANTINE
+from relay.store.trimming import BITES, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -92,8 +93,8 @@ class SqliteStore(Reads):
     async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
         return await self._in_thread(lambda: self._file.trim_quarantine(max_entries, max_bytes))
 
-    async def trim_keys(self, before_ms: int) -> int:
-        return await self._in_thread(lambda: self._file.trim_keys(before_ms))
+    async def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
+        return await self._in_thread(lambda: self._file.trim(kind, before_ms, rows))
 
     async def check(self) -> None:
         await self._in_thread(self._file.touch)
@@ -391,9 +392,9 @@ class WritingFile:
             raise _cannot_write(error) from error
         return cursor.rowcount
 
-    def trim_keys(self, before_ms: int) -> int:
+    def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
         try:
-            return self._sql.execute("DELETE FROM used_keys WHERE at_ms < ?", (before_ms,)).rowcount
+            return self._sql.execute(BITES[kind], {"before_ms": before_ms, "rows": rows}).rowcount
         except sqlite3.Error as error:
             raise _cannot_write(error) from error
 

@@ -1,33 +1,57 @@
 """Keeps what could grow for ever within its bounds."""
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from relay.clock import Clock
 from relay.core.keeping import JobForgotten
 from relay.feed import Feed
 from relay.store.contract import Store
+from relay.store.trimming import Kind
 from relay.work.loop import Worker
 
 QUARANTINE_MAX_ENTRIES: Final = 10_000
 QUARANTINE_MAX_BYTES: Final = 64 * 1024 * 1024
 KEYS_KEPT_MS: Final = 36 * 3600 * 1000
-FORGOTTEN_AT_ONCE: Final = 200
+# Rows, and jobs with all that is stored of each, that go by one transaction: whoever waits for it waits so long.
+BITE_ROWS: Final = 500
+BITE_JOBS: Final = 50
 EVERY_MS: Final = 60_000
+# In between, while there is more: others have the store for most of the time.
+BREATH_MS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are kept, in ms: jobs from their end on, with what was counted of them."""
+
+    jobs_ms: int
+    events_ms: int
+    callbacks_ms: int
+
+    def kinds(self) -> Iterator[tuple[Kind, int]]:
+        """What goes, with how long it is kept. Deliveries go before their events, which stay while one is left."""
+        yield "callbacks", self.callbacks_ms
+        yield "deliveries", self.events_ms
+        yield "events", self.events_ms
+        yield "breakers", self.events_ms
+        yield "tallies", self.jobs_ms
 
 
 class Janitor(Worker):
-    """Trims the quarantine and forgets used keys and old jobs once a minute: the oldest go.
+    """Once a minute the oldest go: of the quarantine, of used keys, and of what `retention` says; None keeps all.
 
-    Jobs are kept for `jobs_ms` after their end, None for ever; some go in one turn, so that nobody waits for them.
+    A bite of each at a time, and on with the next one soon for as long as one of them was full.
     """
 
     name = "janitor"
     _due_ms = 0
 
-    def __init__(self, store: Store, feed: Feed, clock: Clock, *, jobs_ms: int | None = None) -> None:
+    def __init__(self, store: Store, feed: Feed, clock: Clock, *, retention: Retention | None = None) -> None:
         super().__init__(store, feed, clock)
-        self._jobs_ms = jobs_ms
+        self._retention = retention
 
     async def step(self) -> int | None:
         now_ms = self._clock.now_ms()
@@ -36,12 +60,27 @@ class Janitor(Worker):
         gone = await self._store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES)
         if gone:
             self._log.info("quarantine.trimmed", entries=gone)
-        await self._store.trim_keys(now_ms - KEYS_KEPT_MS)
-        if self._jobs_ms is not None:
-            before_ms = now_ms - self._jobs_ms
-            old = await self._store.jobs_to_go(before_ms, FORGOTTEN_AT_ONCE)
-            went = await asyncio.gather(*(self._store.apply(JobForgotten(job_id, before_ms)) for job_id in old))
-            if any(went):
-                self._log.info("jobs.forgotten", jobs=sum(went))
-        self._due_ms = now_ms + EVERY_MS
+        is_full = await self._store.trim("keys", now_ms - KEYS_KEPT_MS, BITE_ROWS) == BITE_ROWS
+        if self._retention is not None:
+            is_full |= await self._forget_jobs(now_ms - self._retention.jobs_ms)
+            # What a replay has still to look at is as good as owed.
+            is_replaying = bool(await self._store.replays_running(1))
+            for kind, kept_ms in self._retention.kinds():
+                if not (is_replaying and kind == "deliveries"):
+                    is_full |= await self._trim(kind, now_ms - kept_ms)
+        self._due_ms = now_ms + (BREATH_MS if is_full else EVERY_MS)
         return self._due_ms
+
+    async def _trim(self, kind: Kind, before_ms: int) -> bool:
+        """Whether there may be more."""
+        gone = await self._store.trim(kind, before_ms, BITE_ROWS)
+        if gone:
+            self._log.info(f"{kind}.trimmed", rows=gone)
+        return gone == BITE_ROWS
+
+    async def _forget_jobs(self, before_ms: int) -> bool:
+        old = await self._store.jobs_to_go(before_ms, BITE_JOBS)
+        went = await asyncio.gather(*(self._store.apply(JobForgotten(job_id, before_ms)) for job_id in old))
+        if any(went):
+            self._log.info("jobs.forgotten", jobs=sum(went))
+        return sum(went) == BITE_JOBS

@@ -123,6 +123,28 @@ async def a_place_that_the_log_does_not_have_is_a_gap(target: Target) -> None:
         same("what follows", [event.id for event in stream.jobs], ids)
 
 
+@check("contract 7", "forget")
+async def a_place_before_the_first_event_that_is_kept_is_a_gap_of_so_many(target: Target) -> None:
+    ids, job = await target.ids(), await target.ended()
+    first, last = numbers(ids)[0], numbers(ids)[-1]
+    assert target.forget is not None
+    await target.forget(last - 1)
+    epoch = ids[0].partition("-")[0]
+    for accept in (SSE, NDJSON):
+        stream = await target.read(events_of(job), accept=accept, Last_Event_ID=ids[0])
+        opened, gap, *after = (
+            [(event.type, event.json) for event in stream.events]
+            if accept == SSE
+            else [(line["type"], line["data"]) for line in stream.lines]
+        )
+        same("what comes first", (opened[0], opened[1]["gap"], gap[0]), ("stream.open", True, "stream.gap"))
+        place = {"requested": ids[0], "earliest": f"{epoch}-{last - 1}", "missed": last - 1 - first}
+        same("what is known of it", gap[1], place | {"snapshot": f"/v1/jobs/{job['id']}"})
+        same("how many follow", len([name for name, _ in after if name.startswith("job.")]), 1)
+    stream = await target.read(events_of(job), Last_Event_ID=f"{epoch}-{last - 1}")
+    same("a gap where nothing is missing", stream.events[0].json["gap"], False)
+
+
 @check("contract 7")
 async def a_gap_is_told_in_lines_too(target: Target) -> None:
     lines = (await target.read(events_of(await target.ended()), accept=NDJSON, Last_Event_ID="ffffffff-2")).lines

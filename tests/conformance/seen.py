@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ async def relay(folder: Path, clock: HurriedClock) -> AsyncGenerator[Journey]:
         yield running
 
 
+def forgets(running: Journey) -> Callable[[int], Awaitable[None]]:
+    """Has so many events go, as the janitor does when they were kept for long enough."""
+
+    async def forget(events: int) -> None:
+        await running.node.app.state.store.trim("events", 2**62, events)
+
+    return forget
+
+
 @asynccontextmanager
 async def seen_through(
     name: str, folder: Path, spoil: Callable[[str], str] = lambda text: text
@@ -69,4 +78,5 @@ async def seen_through(
             url, trusted = proxy.url, proxy.trusted
         client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=WAIT_S, verify=trusted)
         await stack.enter_async_context(client)
-        yield Target(client, ADMIN_TOKEN, ORIGIN, pass_time=clock.pass_time, drain=running.node.drain)
+        hands: dict[str, Any] = {"pass_time": clock.pass_time, "drain": running.node.drain, "forget": forgets(running)}
+        yield Target(client, ADMIN_TOKEN, ORIGIN, **hands)

@@ -116,7 +116,8 @@ class Stream:
 
 @dataclass
 class Target:
-    """A server under check. `pass_time` and `drain` are there only when whoever checks has a hand on the relay.
+    """A server under check. `pass_time`, `drain` and `forget` (so many events, the oldest) are there only when whoever
+    checks has a hand on the relay.
 
     `origin` is a page's origin that the server lets in, None where that is not known.
     """
@@ -127,6 +128,7 @@ class Target:
     patience_s: float = 30.0
     pass_time: Callable[[float, "asyncio.Future[Any]"], Awaitable[None]] | None = None
     drain: Callable[[], None] | None = None
+    forget: Callable[[int], Awaitable[None]] | None = None
     _ended: dict[str, Any] | None = None
     _one_job: asyncio.Lock = field(default_factory=asyncio.Lock)
 

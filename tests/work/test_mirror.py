@@ -28,7 +28,7 @@ from relay.net.upstream import Upstream
 from relay.store import files as store_files
 from relay.store.files import Folder, Part
 from relay.work import mirror as work_mirror
-from relay.work.janitor import Janitor
+from relay.work.janitor import Janitor, Retention
 from relay.work.mirror import DEADLINE_S, House, Mirror
 from tests.core.builders import subscription
 from tests.journeys import eventually, while_time_passes
@@ -508,7 +508,7 @@ async def test_a_job_goes_with_its_files_and_all_its_rows_but_its_events_also_af
         young = await on.ended(3)
         await steps(on.mirror)
         before = on.names
-        janitor = Janitor(on.here.store, on.here.feed, on.here.clock, jobs_ms=DAY_MS)
+        janitor = Janitor(on.here.store, on.here.feed, on.here.clock, retention=Retention(DAY_MS, 2**62, 2**62))
         await janitor.step()
         cut = on.names  # the rows are gone, and here the relay dies
         await on.mirror.recover()

@@ -191,6 +191,7 @@ CREATE INDEX deliveries_open ON deliveries (job_id, seq, subscription_id)
     WHERE state IN ('waiting', 'due', 'sending');
 CREATE INDEX deliveries_by_job ON deliveries (job_id, seq);
 CREATE INDEX deliveries_by_subscription ON deliveries (subscription_id, seq);
+CREATE INDEX deliveries_by_event ON deliveries (event_seq, seq);
 
 CREATE TABLE breakers (
     place TEXT COLLATE "C" PRIMARY KEY,
