@@ -5,8 +5,8 @@
 Three programs under the same uvicorn, each `--times` times, in turns: an app with one door; the same app with every
 third-party module imported that a relay imports; `relay serve` on a new database, whose upstream takes no connections.
 Start-up lasts from the start of the process to the first 200 of `/healthz`; beside it stands the CPU time until then,
-which a busy machine does not lengthen; memory is what the process has for itself and its share of what it has with others
-(PSS), a second later. The goals are for the relay beside the second. Then: which imports take the time.
+which a busy machine does not lengthen; memory is what the process has for itself and its share of what it has
+with others (PSS), a second later. The goals are for the relay beside the second. Then: which imports take the time.
 """
 
 import argparse
