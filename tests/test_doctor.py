@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from relay import doctor
-from relay.doctor import Finding, examine
+from relay import settings
+from relay.doctor import local
+from relay.doctor.finding import Finding
 
 
 def found(monkeypatch: pytest.MonkeyPatch, folder: Path, artifacts: str) -> Finding:
@@ -13,7 +14,7 @@ def found(monkeypatch: pytest.MonkeyPatch, folder: Path, artifacts: str) -> Find
     monkeypatch.chdir(folder)
     for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, "ARTIFACTS": artifacts}.items():
         monkeypatch.setenv(f"RELAY_{name}", value)
-    (one,) = [row for row in examine() if row.name == "artifacts"]
+    (one,) = [row for row in local.examine(settings.load()) if row.name == "artifacts"]
     return one
 
 
@@ -53,8 +54,8 @@ def test_a_folder_that_cannot_be_written_is_a_failure_with_its_remedy(
 def test_a_folder_without_room_is_told_before_it_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, none: int, verdict: str
 ) -> None:
-    monkeypatch.setattr(doctor, "FREE_LOW_BYTES", low)
-    monkeypatch.setattr(doctor, "FREE_NONE_BYTES", none)
+    monkeypatch.setattr(local, "FREE_LOW_BYTES", low)
+    monkeypatch.setattr(local, "FREE_NONE_BYTES", none)
     one = found(monkeypatch, tmp_path, f"file://{tmp_path / 'files'}")
 
     assert one.verdict == verdict

@@ -11,7 +11,8 @@ from types import MappingProxyType
 import pytest
 
 from relay.sandbox.scenarios import SCENARIOS
-from tests.journeys import ADMIN_TOKEN, Journey, journey
+from tests.journeys import ADMIN_TOKEN, Journey, journey, surroundings
+from tests.whole.processes import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -117,16 +118,24 @@ async def test_trigger_says_when_the_sandbox_or_the_relay_is_not_there(tmp_path:
         assert "token is not known" in wrong_token[2]
 
 
-async def test_doctor_finds_a_healthy_folder_healthy(tmp_path: Path) -> None:
-    good = {"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24, "RELAY_PUBLIC_URL": "https://relay.example.com"}
+def of_doctor(upstream_url: str = "http://127.0.0.1:9") -> dict[str, str]:
+    """Settings of a relay that does not run, on a port that nobody has."""
+    needed = {"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24, "RELAY_PORT": f"{free_port()}"}
+    return needed | {"RELAY_UPSTREAM_URL": upstream_url}
 
-    code, text, _ = await relay("doctor", "--json", folder=tmp_path, env=good)
+
+async def test_doctor_finds_a_healthy_folder_healthy(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    async with surroundings(tmp_path) as around:
+        env = of_doctor(f"{around.sandbox_url}/v1/runwayml")
+        code, text, _ = await relay("doctor", "--json", folder=folder, env=env)
 
     found = {row["name"]: row["verdict"] for row in json.loads(text)}
     assert code == 0
     assert found.keys() >= {"settings", "callbacks", "sqlite", "database", "key", "disk"}
     assert "failure" not in found.values()
-    assert os.listdir(tmp_path) == []  # it looks, and makes nothing
+    assert os.listdir(folder) == []  # it looks, and makes nothing
 
 
 async def test_doctor_tells_every_wrong_setting_and_a_damaged_database(tmp_path: Path) -> None:
@@ -136,18 +145,15 @@ async def test_doctor_tells_every_wrong_setting_and_a_damaged_database(tmp_path:
         assert problem in text
 
     (tmp_path / "relay.db").write_bytes(b"this is no database" * 100)
-    good = {"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24}
-    code, text, _ = await relay("doctor", folder=tmp_path, env=good)
-    assert (code, "relay.db" in text) == (1, True)
+    code, text, _ = await relay("doctor", "--json", folder=tmp_path, env=of_doctor())
+    [database] = [row for row in json.loads(text) if row["name"] == "database"]
+    assert (code, database["verdict"], "relay.db" in database["sentence"]) == (1, "failure", True)
 
 
 async def test_doctor_leaves_a_database_in_use_alone(tmp_path: Path) -> None:
-    async with journey(tmp_path):
-        code, text, _ = await relay(
-            "doctor",
-            folder=tmp_path,
-            env={"RELAY_UPSTREAM_TOKEN": "x", "RELAY_ADMIN_TOKEN": "a" * 24},
-        )
+    async with journey(tmp_path) as here:
+        env = of_doctor(f"{here.sandbox_url}/v1/runwayml")
+        code, text, _ = await relay("doctor", folder=tmp_path, env=env)
 
     assert code == 0
     assert "in use by a running relay" in " ".join(text.split())

@@ -10,7 +10,8 @@ import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
-from relay import doctor
+from relay import settings
+from relay.doctor import local
 from relay.errors import ConfigurationError
 from relay.store.bucket import Bucket
 from tests.journeys import journey
@@ -140,10 +141,10 @@ async def test_doctor_writes_to_the_bucket_and_says_what_to_do_where_it_cannot(
     monkeypatch.chdir(tmp_path)
     for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, "ARTIFACTS": URL}.items():
         monkeypatch.setenv(f"RELAY_{name}", value)
-    good = {row.name: row for row in doctor.examine()}
+    good = {row.name: row for row in local.examine(settings.load())}
     left = kept(bucket)
     monkeypatch.setenv("RELAY_ARTIFACTS", "s3://nothing/here")
-    bad = {row.name: row for row in doctor.examine()}
+    bad = {row.name: row for row in local.examine(settings.load())}
 
     assert (good["artifacts"].verdict, good["bucket"].verdict, left) == ("ok", "ok", [])
     assert (bad["bucket"].verdict, bad["artifacts"].verdict) == ("failure", "ok")

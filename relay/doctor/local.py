@@ -4,12 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from relay import settings as config
-from relay.errors import RelayError
+from relay.doctor.finding import Finding
+from relay.errors import ConfigurationError, RelayError
 from relay.settings import Settings
 from relay.store import bucket, sqlite
 from relay.store.driver import WAL_RESET_FIXED, is_current, sqlite3
@@ -17,34 +17,30 @@ from relay.vault import load_keys
 
 FREE_LOW_BYTES: Final = 1024**3
 FREE_NONE_BYTES: Final = 100 * 1024**2
-
-Verdict = Literal["ok", "warning", "failure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was looked at, how it is, a sentence, and what to do about it where something is to be done."""
-
-    name: str
-    verdict: Verdict
-    sentence: str
-    remedy: str | None = None
+REQUIRED: Final = {"RELAY_UPSTREAM_TOKEN", "RELAY_ADMIN_TOKEN"}
 
 
-def examine() -> list[Finding]:
-    """Everything that can be seen from this machine, without a running relay."""
+def configured(*, elsewhere: bool) -> tuple[Settings | None, Finding]:
+    """The settings of this place, None where no relay could start with them. `elsewhere`: nobody said one runs here."""
     try:
         settings = config.load()
         config.load_catalogue(settings.catalogue)
-    except RelayError as error:
-        return [Finding("settings", "failure", error.message, "mend them; README.md lists all settings")]
+    except ConfigurationError as error:
+        if elsewhere and {problem.field for problem in error.problems} == REQUIRED:
+            said = "there are none of a relay here; this machine, its database and the upstream were not looked at"
+            return None, Finding("settings", "skipped", said)
+        return None, Finding("settings", "failure", error.message, "mend them; deploy/README.md lists all settings")
+    return settings, Finding("settings", "ok", "all are well-formed")
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that can be seen from this machine, without a running relay, and without a database's server."""
+    without = "the relay answers 503 when it cannot write"
     return [
-        Finding("settings", "ok", "all are well-formed"),
         *_address(settings),
-        *_library(),
-        *_database(settings.database_path),
+        *(() if settings.on_postgres else (*_library(), *_database(settings.database_path))),
         *_key(settings),
-        *_disk("disk", settings.database_path.resolve().parent, "the relay answers 503 when it cannot write"),
+        *_disk("disk", settings.database_path.resolve().parent, without),
         *_artifacts(settings),
     ]
 
@@ -80,6 +76,10 @@ def _database(path: Path) -> Iterator[Finding]:
             yield Finding(
                 "database", "failure", f"{path} cannot be made", f"make the folder {folder}, writable for you"
             )
+        return
+    if not os.access(path, os.W_OK):
+        remedy = f"give it to whoever runs the relay, with the folder {path.resolve().parent}"
+        yield Finding("database", "failure", f"{path} cannot be written", remedy)
         return
     try:
         yield Finding("database", "ok", sqlite.look(path))
