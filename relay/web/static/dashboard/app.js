@@ -90,7 +90,7 @@ function connect() {
     event(event) {
       const { job, subject, reason } = event.data
       if (!job) app.say([event.type, subject, reason].filter(Boolean).join(': '), 'bad')
-      page?.event?.(event)
+      if (document.visibilityState === 'visible') page?.event?.(event)
     },
     open: () => page?.reload?.(),
     gap: () => page?.reload?.(),
@@ -233,5 +233,7 @@ onSignedOut(signedOut)
 root.replaceChildren()
 for (const touch of ['keydown', 'pointerdown']) addEventListener(touch, () => (entered = false), true)
 addEventListener('hashchange', () => session && route())
+// A tab that nobody looks at asks nothing; it reads everything anew when somebody does.
+addEventListener('visibilitychange', () => document.visibilityState === 'visible' && page?.reload?.())
 setInterval(() => session && document.visibilityState === 'visible' && app.draw(), AGO_MS)
 begin()

@@ -8,7 +8,7 @@ import { FINAL, STATES, address, bar, between, counted, duration, expected, icon
 const PAGE = 30
 const TRIES_MAX = 5
 const READ_AT_ONCE = 3
-const REFRESH_MS = 2_000
+const REFRESH_MS = 1_000
 const LINE_UP_MS = 300
 const PROMPTS_MAX = 1_000
 
