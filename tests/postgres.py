@@ -35,6 +35,10 @@ class Cluster:
     options: dict[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://relay@/{database}?host={self.folder}"
 

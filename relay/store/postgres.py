@@ -6,7 +6,7 @@ it: so the numbers of events are the order in which readers see them, and each h
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,11 @@ from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics, logger
 from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.store.dialect import as_one, asked, is_of_one, numbered, placed, prepare
-from relay.store.group import Ask, together
+from relay.store.dialect import numbered, prepare
 from relay.store.migrate import pending
-from relay.store.reads import Reads
-from relay.store.statements import KEPT_QUARANTINE, Query
+from relay.store.reads import FIRST_DUE, Reads
+from relay.store.statements import KEPT_QUARANTINE
+from relay.store.transaction import OF_ONE, apart, rolled_back, together
 from relay.store.trimming import BITES, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
@@ -51,7 +51,6 @@ _SETTINGS: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-_COLUMNS: Final[dict[str, list[str]]] = {}
 # What says that the server, or the way to it, is not there now.
 AWAY: Final = (
     *(
@@ -64,11 +63,6 @@ AWAY: Final = (
     *(asyncpg.InsufficientResourcesError, asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.PostgresIOError),
     *(asyncpg.ReadOnlySQLTransactionError, asyncpg.TooManyConnectionsError),
 )
-# Errors that the values of one happening cause.
-_OF_ONE: Final = (
-    *(asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.ProgramLimitExceededError),
-    *(ValueError, TypeError, LookupError, ArithmeticError),
-)
 
 
 class PostgresStore(Reads):
@@ -77,6 +71,8 @@ class PostgresStore(Reads):
     shared = True
     each_job = "JOIN jobs USING (seq)"
     newest_first = "ORDER BY seq DESC"
+    # SQLite knows no LATERAL, and this engine would otherwise look at every delivery for each subscription.
+    first_due = f"CROSS JOIN LATERAL (SELECT id, due_at_ms, seq {FIRST_DUE}) AS d"
     # SQLite's words are also found without their accents.
     by_words = (
         "SELECT seq FROM jobs WHERE prompt_words(request) @@ plainto_tsquery('simple', :words) "
@@ -152,10 +148,10 @@ class PostgresStore(Reads):
             if self._writing is None or self._writing.is_closed():
                 self._writing = await self._link.connect()
             try:
-                return await self._transaction(self._writing, group, _together)
-            except _OF_ONE:
+                return await self._transaction(self._writing, group, together)
+            except OF_ONE:
                 # One of them cannot be written. Which one is found out by a savepoint each.
-                return await self._transaction(self._writing, group, _apart)
+                return await self._transaction(self._writing, group, apart)
         except AWAY as error:
             if self._writing is not None:
                 self._writing.terminate()
@@ -174,7 +170,7 @@ class PostgresStore(Reads):
             head, self.epoch = int(row["value"]), row["epoch"]
             written: Written = await decide(sql, group, head, self.epoch, self._keeping)
         except BaseException:
-            await _rolled_back(sql)
+            await rolled_back(sql)
             raise
         moved = f"UPDATE meta SET value = '{written.head:d}' WHERE name = 'head'; " if written.head != head else ""
         work = "work" if written.for_workers else ""
@@ -185,7 +181,7 @@ class PostgresStore(Reads):
                 raise
             _log.warning("commit.confirmed", meaning="the connection was lost while the commit was answered")
         except BaseException:
-            await _rolled_back(sql)
+            await rolled_back(sql)
             raise
         return written
 
@@ -287,106 +283,6 @@ class PostgresStore(Reads):
                 return int((await connection.execute(sql, *values)).rpartition(" ")[2])
         except AWAY as error:
             raise _cannot("written", error) from error
-
-
-async def _together(
-    sql: asyncpg.Connection, group: Sequence[Happening[Any]], head: int, epoch: str, keeping: Keeping | None
-) -> Written:
-    # Nothing is held: other relays write as well.
-    steps = together(group, head, epoch, held=None, keeping=keeping)
-    rows: Sequence[Mapping[str, Any]] = ()
-    step = next(steps)
-    while True:
-        if isinstance(step, Ask):
-            rows = await _answered(sql, step.each)
-        else:
-            await _write(sql, step.statements)
-        try:
-            step = steps.send(rows)
-        except StopIteration as end:
-            written: Written = end.value
-            return written
-
-
-async def _apart(
-    sql: asyncpg.Connection, group: Sequence[Happening[Any]], head: int, epoch: str, keeping: Keeping | None
-) -> Written:
-    written = Written(head)
-    for happening in group:
-        await sql.execute("SAVEPOINT one")
-        try:
-            one = await _together(sql, [happening], written.head, epoch, keeping)
-        except _OF_ONE as error:
-            await sql.execute("ROLLBACK TO one")
-            one = Written(written.head, [error])
-        await sql.execute("RELEASE one")
-        written.take(one)
-    return written
-
-
-async def _write(sql: asyncpg.Connection, statements: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
-    single: list[tuple[str, tuple[Any, ...]]] = []
-
-    async def written() -> None:
-        if single:
-            await sql.execute(
-                as_one(tuple(statement for statement, _ in single)), *(value for _, row in single for value in row)
-            )
-            single.clear()
-
-    for statement, rows in statements:
-        if len(rows) == 1 and is_of_one(statement):
-            single.append((statement, rows[0]))
-            continue
-        await written()
-        await sql.executemany(placed(statement), rows)
-    await written()
-
-
-class _Row:
-    """Values by place, as records are made of them, and by name."""
-
-    __slots__ = ("_names", "_values")
-
-    def __init__(self, names: list[str], values: tuple[Any, ...]) -> None:
-        self._names, self._values = names, values
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._values)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[self._names.index(name)]
-
-
-async def _answered(sql: asyncpg.Connection, each: Sequence[Sequence[Query]]) -> list[dict[str, Any]]:
-    """The rows of all these queries, by one statement."""
-    texts = tuple(query for _, query, _ in each[0])
-    if not texts:
-        return [{}] * len(each)
-    names = [await _columns(sql, query) for query in texts]
-    _, places = asked(texts, None)
-    values = [[queries[which][2][name] for which, name in places] for queries in each]
-    if len(each) == 1:
-        found = [await sql.fetchrow(asked(texts, None)[0], *values[0])]
-    else:
-        found = await sql.fetch(asked(texts, tuple(map(type, values[0])))[0], *map(list, zip(*values, strict=True)))
-    return [
-        {name: [_Row(of, row) for row in rows] for (name, _, _), of, rows in zip(each[0], names, one, strict=True)}
-        for one in found
-    ]
-
-
-async def _columns(sql: asyncpg.Connection, query: str) -> list[str]:
-    """The names of the columns that a query gives, asked of the server once."""
-    if query not in _COLUMNS:
-        statement = await sql.prepare(numbered(query)[0])
-        _COLUMNS[query] = [attribute.name for attribute in statement.get_attributes()]
-    return _COLUMNS[query]
-
-
-async def _rolled_back(sql: asyncpg.Connection) -> None:
-    with contextlib.suppress(Exception):
-        await sql.execute("ROLLBACK")
 
 
 class Link:

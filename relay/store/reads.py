@@ -46,6 +46,12 @@ _OWED: Final = (
     "FROM active AS a LEFT JOIN breakers AS b ON b.place = a.place) "
 )
 
+# What of a subscription `r` may go now.
+FIRST_DUE: Final = (
+    "FROM deliveries WHERE state = 'due' AND subscription_id = r.id AND due_at_ms <= :now_ms "
+    "ORDER BY due_at_ms, seq LIMIT :room"
+)
+
 
 class Reads:
     """The reading half of a store, over one `fetch(SQL, parameters)` of an engine."""
@@ -54,6 +60,7 @@ class Reads:
     each_job = "CROSS JOIN jobs USING (seq)"
     newest_first = ""
     by_words = WORDS
+    first_due = f"JOIN deliveries AS d ON d.seq IN (SELECT seq {FIRST_DUE})"
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -302,11 +309,10 @@ class Reads:
 
     async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Due]:
         where = Where("open_until_ms <= :now_ms", now_ms=now_ms, room=room, limit=limit).none_of("place", full)
-        first = "SELECT seq FROM deliveries WHERE state = 'due' AND subscription_id = r.id AND due_at_ms <= :now_ms"
         sql = (
             f"{_OWED} SELECT delivery_id, place, failing FROM (SELECT d.id AS delivery_id, r.place, r.failing, "
             "d.due_at_ms, d.seq, row_number() OVER (PARTITION BY r.place ORDER BY d.due_at_ms, d.seq) AS n "
-            f"FROM ready AS r JOIN deliveries AS d ON d.seq IN ({first} ORDER BY due_at_ms, seq LIMIT :room) "
+            f"FROM ready AS r {self.first_due} "
             f"WHERE {where}) AS due WHERE n <= CASE WHEN failing THEN 1 ELSE :room END "
             "ORDER BY due_at_ms, seq LIMIT :limit"
         )

@@ -24,6 +24,7 @@ from relay.core.job import Job, task_id_of
 from relay.core.outcome import Accepted
 from relay.core.submitting import AttemptAnswered, AttemptStarted, JobSubmitted
 from relay.core.task import named
+from relay.store.contract import Store
 from relay.store.sqlite import open_store
 from relay.vault import hash_token, new_hex, new_uuid7
 from tests.bench.load import Result, run
@@ -41,7 +42,14 @@ def task_id(n: int) -> str:
 async def prepare(path: Path) -> list[tuple[str, str]]:
     """Running jobs in a new database; `(token, reply ref)` of each."""
     store = await open_store(path, new_hex=new_hex, committed=lambda head, events: None)
-    now_ms, made = int(time.time() * 1000), []
+    made = await fill(store)
+    await store.close()
+    return made
+
+
+async def fill(store: Store) -> list[tuple[str, str]]:
+    """The same in this one."""
+    now_ms = int(time.time() * 1000)
     await store.apply(AccountsListed((SeenAccount(EMAIL, ATTEMPTS),), now_ms))
 
     async def one(n: int) -> tuple[str, str]:
@@ -57,9 +65,7 @@ async def prepare(path: Path) -> list[tuple[str, str]]:
         await store.apply(AttemptAnswered(job_id, 1, Accepted(named(task_id(n), attempt.reply_ref)), now_ms + 10**9))
         return token, attempt.reply_ref
 
-    made = await asyncio.gather(*(one(n) for n in range(ATTEMPTS)))
-    await store.close()
-    return made
+    return await asyncio.gather(*(one(n) for n in range(ATTEMPTS)))
 
 
 def requests(attempts: list[tuple[str, str]], shas: list[str]) -> Iterator[tuple[int, bytes]]:

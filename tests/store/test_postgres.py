@@ -182,3 +182,22 @@ async def test_the_way_to_the_database_is_not_blocked_by_a_relay_that_hangs(tmp_
         await hung.execute("SELECT pg_advisory_xact_lock($1)", engine.WRITING)
         assert (await store.apply(queued("in spite of it"))).id == "in spite of it"
         hung.terminate()
+
+
+async def test_what_is_due_is_found_along_an_index_and_not_by_looking_at_every_delivery(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        fetch, plans = store._fetch, list[str]()
+
+        async def explained(sql: str, values: dict[str, Any]) -> Any:
+            plans.extend(row[0] for row in await fetch(f"EXPLAIN {sql}", values))
+            return await fetch(sql, values)
+
+        store._fetch = explained
+        assert await store.deliveries_due(0, 8, ["full"], 10) == []
+        plan = "\n".join(plans)
+        assert "deliveries_due" in plan
+        assert "Join Filter: (SubPlan" not in plan, plan
