@@ -25,6 +25,8 @@ AT_ONCE: Final = 512
 AT_ONCE_EACH: Final = 8
 # Longer than any attempt: whoever holds a claim for so long is gone.
 LEASE_MS: Final = 60_000
+# Longer than a send: of a claim that has no more left, somebody else may be sending before this one is done.
+LEFT_MS: Final = 20_000
 RELEASED_AT_ONCE: Final = 500
 
 
@@ -90,6 +92,8 @@ class Deliverer(Worker):
             event = await self._store.event(delivery.event_seq)
             if subscription is None or event is None:
                 return  # removed meanwhile; the lease ends, and the removal has closed the delivery
+            if self._clock.now_ms() > (delivery.lease_until_ms or 0) - LEFT_MS:
+                return  # this relay stood still: the delivery is due again when the lease ends, for whoever leads then
             answer = await self._attempt(subscription, event)
             attempted = DeliveryAttempted(delivery.id, answer, jitter(), self._clock.now_ms())
             after = await self.surely(attempted)

@@ -9,7 +9,7 @@ from relay.core.catalogue import Catalogue
 from relay.core.dispatch import Account, Submit, Waiting, choose, explores, may_try
 from relay.core.estimate import LEARNED_FROM, typical_ms
 from relay.core.job import Attempt, Job
-from relay.core.outcome import Busy, Outcome, Unknown
+from relay.core.outcome import Busy, NotSent, Outcome, Unknown
 from relay.core.submitting import AttemptAnswered, AttemptStarted
 from relay.feed import Feed
 from relay.store.contract import Store
@@ -20,6 +20,9 @@ from relay.work.recognise import recognise
 
 TOKENS_LOOKED_AT: Final = 1_000
 STOPPED: Final = "the relay was stopped while the request was under way"
+# Where several relays share the database, an attempt that is sent later than this could be given up in the midst.
+BEGUN_MS: Final = 20_000
+LATE: Final = "the relay stood still before the request, and another one may have given it up: nothing was sent"
 BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
 
@@ -103,7 +106,9 @@ class Submitter(Worker):
         if self._mark is not None:
             await self._mark(attempt, self._store.epoch, self._feed.head)
         try:
-            outcome = await self._upstream.create(self._fields(job.request, attempt, token))
+            outcome: Outcome = NotSent(LATE)
+            if not self._lease_ms or self._clock.now_ms() < attempt.sent_at_ms + BEGUN_MS:
+                outcome = await self._upstream.create(self._fields(job.request, attempt, token))
         except Exception:
             self._log.exception("create.failed", job=attempt.job_id, attempt=attempt.number)
             outcome = Unknown(BROKEN)

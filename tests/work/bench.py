@@ -99,7 +99,7 @@ class Bench:
     clock: ManualClock
     upstream: Scripted
 
-    def submitter(self, callback_url: str | None = None) -> Submitter:
+    def submitter(self, callback_url: str | None = None, lease_s: float = 0.0) -> Submitter:
         return Submitter(
             self.store,
             self.feed,
@@ -108,6 +108,7 @@ class Bench:
             catalogue=built_in(),
             callback_url=callback_url,
             in_doubt_after_s=IN_DOUBT_AFTER_S,
+            lease_s=lease_s,
         )
 
     def reconciler(self) -> Reconciler:

@@ -9,7 +9,7 @@ import pytest
 from relay.clock import ManualClock
 from relay.core.delivering import DeliveryClaimed
 from relay.core.retry import SCHEDULE_S, SPREAD
-from relay.work.deliverer import LEASE_MS
+from relay.work.deliverer import LEASE_MS, LEFT_MS
 from tests.journeys import Journey, eventually, surroundings
 
 pytestmark = pytest.mark.anyio
@@ -110,3 +110,26 @@ async def test_a_stop_waits_for_the_answer_of_a_subscriber(tmp_path: Path) -> No
 
     assert (row["state"], row["attempts"]) == ("delivered", 1)
     assert len(around.subscriber.got) == 1
+
+
+async def test_what_was_claimed_too_long_ago_is_left_to_whoever_claims_it_next(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with surroundings(tmp_path) as around, around.relay(clock=clock) as here:
+        store = here.node.app.state.store
+        event = store.event
+
+        async def after_a_standstill(seq: int) -> Any:
+            store.event = event
+            clock.advance((LEASE_MS - LEFT_MS) / 1000 + 1)
+            return await event(seq)
+
+        store.event = after_a_standstill
+        await here.subscribe()
+        await here.ended((await here.submit())["id"])
+        deliverer = next(worker for worker in here.node.workers if worker.name == "deliverer")
+        await eventually(lambda: store.event == event and deliverer.under_way == 0)
+        assert (around.subscriber.got, (await newest(here))["state"]) == ([], "sending")
+        clock.advance(LEFT_MS / 1000 + 60)
+        row = await after(here, 1)
+
+    assert (row["state"], len(around.subscriber.got)) == ("delivered", 1)

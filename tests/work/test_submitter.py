@@ -9,6 +9,7 @@ import pytest
 from relay.core.accounts import AccountsListed, SeenAccount
 from relay.core.dispatch import BUSY_STEPS_MS, PARKED_MS, UPSTREAM_DOWN_MS, Waiting
 from relay.core.estimate import typical_ms
+from relay.core.job import Job
 from relay.core.outcome import Accepted, BadToken, Busy, NoCredits, NotSent, Outcome, Refused, RunningTask, Unknown
 from relay.core.submitting import AttemptAnswered
 from relay.sandbox.admission import built_in
@@ -58,6 +59,26 @@ async def test_no_more_is_sent_than_there_are_slots(tmp_path: Path) -> None:
 
         assert await here.states() == ["running", "running", "queued", "queued", "queued"]
         assert len(here.upstream.created) == 2
+
+
+async def test_of_several_relays_one_that_stood_still_sends_nothing_that_was_given_up_meanwhile(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        job = await here.submit()
+        worker, found = here.submitter(lease_s=120.0), here.store.job
+
+        async def after_a_standstill(any_id: str) -> Job | None:
+            here.store.job = found  # type: ignore[method-assign]
+            here.clock.advance(121)
+            assert await here.submitter(lease_s=120.0).recover() == 1
+            assert (await here.job(job.id)).state == "in_doubt"
+            return await found(any_id)
+
+        here.store.job = after_a_standstill  # type: ignore[method-assign]
+        await worker.step()
+        await eventually(lambda: worker.under_way == 0)
+
+        assert here.upstream.created == []
+        assert (await here.job(job.id)).state == "in_doubt"
 
 
 async def test_an_attempt_in_doubt_keeps_its_slot(tmp_path: Path) -> None:
