@@ -92,14 +92,7 @@ class Crew:
             mirror,
             Deadlines(*shared),
             Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
-            Janitor(
-                *shared,
-                retention=Retention(
-                    jobs_ms=settings.retention_jobs * 1000,
-                    events_ms=settings.retention_events * 1000,
-                    callbacks_ms=settings.retention_callbacks * 1000,
-                ),
-            ),
+            Janitor(*shared, retention=_retention(settings)),
         ]
         self._leading: asyncio.Task[None] | None = None
 
@@ -164,3 +157,11 @@ class Crew:
 
     async def _end(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        jobs_ms=settings.retention_jobs * 1000,
+        events_ms=settings.retention_events * 1000,
+        callbacks_ms=settings.retention_callbacks * 1000,
+    )

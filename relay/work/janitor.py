@@ -16,8 +16,8 @@ QUARANTINE_MAX_ENTRIES: Final = 10_000
 QUARANTINE_MAX_BYTES: Final = 64 * 1024 * 1024
 KEYS_KEPT_MS: Final = 36 * 3600 * 1000
 # Rows, and jobs with all that is stored of each, that go by one transaction: whoever waits for it waits so long.
-BITE_ROWS: Final = 500
-BITE_JOBS: Final = 50
+BITE_ROWS: Final = 200
+BITE_JOBS: Final = 20
 EVERY_MS: Final = 60_000
 # In between, while there is more: others have the store for most of the time.
 BREATH_MS: Final = 100
