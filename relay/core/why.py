@@ -186,6 +186,19 @@ def _facts(
         "endsAt": iso(outlook.ends_at_ms),
         "attempts": len(attempts),
         "attemptState": current.state if current else None,
+        "tries": [
+            {
+                "attempt": attempt.number,
+                "account": attempt.account,
+                "state": attempt.state,
+                "detail": attempt.detail,
+                "sentAt": iso(attempt.sent_at_ms),
+                "endedAt": iso(attempt.ended_at_ms),
+                "asked": attempt.asked,
+                "callbacks": attempt.callbacks,
+            }
+            for attempt in attempts
+        ],
         "askedNextAt": iso(current.ask_at_ms) if current else None,
         "reportedFinishedAt": iso(current.hinted_at_ms) if current else None,
         "candidates": (current.candidates if current and current.state == "unknown" else None) or [],

@@ -267,6 +267,16 @@ SHAPES: Final[dict[str, Schema]] = {
         *_EITHER, at=TIME, attempt=WHOLE, status=maybe(TEXT), progress=maybe(NUMBER), effect=TEXT, **_BODY
     ),
     "Quarantined": record(*_EITHER, at=TIME, job=maybe(UUID), reason=TEXT, **_BODY),
+    "Attempt": record(
+        attempt=WHOLE,
+        account=TEXT,
+        state=word(*get_args(AttemptState)),
+        detail=maybe(TEXT),
+        sentAt=TIME,
+        endedAt=maybe(TIME),
+        asked=COUNT,
+        callbacks=COUNT,
+    ),
     "Why": record(
         sentences=several(TEXT),
         facts=record(
@@ -276,6 +286,7 @@ SHAPES: Final[dict[str, Schema]] = {
             endsAt=maybe(TIME),
             attempts=COUNT,
             attemptState=maybe(word(*get_args(AttemptState))),
+            tries=several(ref("Attempt")),
             askedNextAt=maybe(TIME),
             reportedFinishedAt=maybe(TIME),
             candidates=several(OBJECT),

@@ -130,7 +130,16 @@ async def test_a_job_page_tells_everything_and_plays_the_video(tmp_path: Path, p
         await expect(page.locator(".toast")).to_have_text("Copied.")
         words = shlex.split(await page.evaluate("() => navigator.clipboard.readText()"))
 
-    for part in ("Queued", "The upstream took it", "callback", "Succeeded", "job.succeeded", "200"):
+    for part in (
+        "Queued",
+        "Attempt 1 sent to sandbox@example.com",
+        "asked about 1 time",
+        "The upstream took it",
+        "callback",
+        "Succeeded",
+        "job.succeeded",
+        "200",
+    ):
         assert part in told, part
     assert "delivered" in why
     assert words[:3] == ["curl", "-s", f"{here.relay_url}/v1/jobs"]

@@ -27,6 +27,7 @@ const PAGES = {
   stats: { words: 'Stats', make: statsPage, scopes: ['read'] },
 }
 const AGO_MS = 1_000
+const FRAME_MS = 16
 const root = document.getElementById('app')
 
 let session = null
@@ -44,10 +45,10 @@ const app = {
   draw() {
     if (drawing) return
     drawing = true
-    queueMicrotask(() => {
+    setTimeout(() => {
       drawing = false
       draw()
-    })
+    }, FRAME_MS)
   },
   /** Say something in passing. */
   say(words, kind = 'good') {

@@ -115,7 +115,7 @@ export function jobPage(app, id) {
         <div class="actions">${actions()}</div>
         <div class="columns">
           <div>${stage()}${asked()}</div>
-          <div>${because()}${timeline(job, told)}</div>
+          <div>${because()}${timeline(job, told, why?.facts)}</div>
         </div>`
     },
   }
@@ -182,8 +182,9 @@ export function jobPage(app, id) {
 }
 
 /** Everything that happened, in order; progress that came in a row is one line. */
-function timeline(job, { events, callbacks, deliveries }) {
+function timeline(job, { events, callbacks, deliveries }, facts) {
   const entries = [
+    ...(facts?.tries ?? []).map((attempt) => ({ at: attempt.sentAt, ...ofTry(attempt) })),
     ...events.map((event) => ({ at: event.timestamp, ...ofEvent(event) })),
     ...runs(callbacks).map((run) => ({ at: run[0].at, ...ofCallbacks(run) })),
     ...deliveries.flatMap((delivery) => ofDelivery(delivery)),
@@ -199,10 +200,22 @@ function timeline(job, { events, callbacks, deliveries }) {
     </section>`
 }
 
+const TRIES = { sending: ': no answer yet', unknown: ': nobody knows whether it was taken', not_created: ': not taken' }
+
+function ofTry({ attempt, account, state, detail, asked }) {
+  const more = [detail, asked && `asked about ${counted(asked, 'time')} since`].filter(Boolean).join('; ')
+  return {
+    drawn: 'upload',
+    kind: `try ${state === 'not_created' ? 'bad' : state}`,
+    words: `Attempt ${attempt} sent to ${account}${TRIES[state] ?? ''}`,
+    more: more ? html`<p class="small">${more}</p>` : nothing,
+  }
+}
+
 function ofEvent({ type, data: { job } }) {
   const [drawn, words] = EVENTS[type]
   const more = {
-    'job.submitted': () => html`<p class="small">Attempt ${job.attempts} on ${job.account} as ${job.upstreamTaskId ? shortId(job.upstreamTaskId) : '–'}</p>`,
+    'job.submitted': () => html`<p class="small">As task ${job.upstreamTaskId ? shortId(job.upstreamTaskId) : '–'}</p>`,
     'job.failed': () => html`<p class="small bad">${job.error?.code}: ${job.error?.message}</p>`,
     'job.succeeded': () => html`<p class="small">${counted(job.artifacts.length, 'file')}</p>`,
   }[type]
