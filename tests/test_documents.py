@@ -2,14 +2,17 @@
 
 import ast
 import hashlib
-import importlib
+import importlib.util
 import json
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -20,8 +23,10 @@ import relay
 from relay import errors, settings
 from relay.cli.main import COMMANDS
 from relay.cli.main import relay as program
-from relay.errors import RelayError
+from relay.client import Signer
+from relay.errors import RelayError, SignatureInvalid
 from relay.sandbox.scenarios import SCENARIOS
+from relay.vault import new_webhook_secret
 from relay.web.app import routes
 from relay.web.openapi import UNSAID, Doorway, document
 from relay.web.shapes import UNANSWERED
@@ -30,6 +35,13 @@ from relay.web.table import TABLE
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 OPERATING = (ROOT / "deploy" / "README.md").read_text("utf-8")
+DOCUMENTS = {
+    "README.md": README,
+    "relay/USING.md": (ROOT / "relay" / "USING.md").read_text("utf-8"),
+    "deploy/README.md": OPERATING,
+}
+# What stands behind the language of a block that goes on for ever.
+ENDLESS = ("until job.succeeded",)
 OPENAPI = document(routes(), settings.load_catalogue(None), "strict")
 ARCHITECTURE = ROOT / "relay" / "ARCHITECTURE.md"
 
@@ -130,8 +142,8 @@ def typed(text: str) -> set[str]:
     return found
 
 
-def test_every_command_is_in_the_readmes_and_no_other() -> None:
-    known, said = set(commands()), typed(README) | typed(OPERATING)
+def test_every_command_is_in_the_documents_and_no_other() -> None:
+    known, said = set(commands()), set[str]().union(*map(typed, DOCUMENTS.values()))
     groups = {name.partition(" ")[0] for name in known if " " in name}
 
     assert known - said == set()
@@ -144,8 +156,9 @@ def test_what_is_said_of_running_it_names_no_setting_that_does_not_exist() -> No
     assert set(re.findall(r"\b(?:RELAY|DATABASE)_[A-Z_]+[A-Z]\b", OPERATING)) <= known
 
 
-def test_every_setting_is_in_the_readme_and_no_other() -> None:
-    shown = set(re.findall(r"`((?:RELAY_|DATABASE_)[A-Z_]+)`", README))
+def test_every_setting_is_in_the_table_and_no_other() -> None:
+    table = OPERATING[OPERATING.index("| setting |") :].partition("\n\n")[0]
+    shown = set(re.findall(r"`((?:RELAY_|DATABASE_)[A-Z_]+)`", table))
 
     of_clients = {"RELAY_URL", "RELAY_TOKEN"}
     assert shown - {"RELAY_"} - of_clients == set(settings.names()) - of_clients | {"DATABASE_URL"}
@@ -193,48 +206,149 @@ def dev() -> Iterator[dict[str, str]]:
         assert process.returncode == 0
 
 
-def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a document; `note` is what stands behind its language."""
+
+    document: str
+    language: str
+    note: str
+    text: str
+
+
+def blocks(document: str) -> list[Block]:
+    found = re.findall(r"^```(\w*) ?([^\n]*)\n(.*?)^```", DOCUMENTS[document], re.MULTILINE | re.DOTALL)
+    return [Block(document, *parts) for parts in found]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_is_run_by_these_tests_or_says_in_its_first_line_why_not(document: str) -> None:
+    for block in blocks(document):
+        if block.text.startswith("python3 -m venv"):  # the first command and that of the tests: CI begins with them
+            continue
+        run_here = block.language in ("sh", "json", "python") and block.note in ("", *ENDLESS)
+        assert run_here or re.fullmatch(r"not run: .{10,}", block.note), f"nobody runs this: {block}"
+
+
+@pytest.fixture
+def place(dev: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The environment of somebody who has `relay` on the PATH, and has copied what `relay dev` prints."""
+    shim = tmp_path / "bin" / "relay"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m relay.cli.main "$@"\n', "utf-8")
+    shim.chmod(0o755)
+    return dev | {"PATH": f"{shim.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+
+def run(text: str, environment: dict[str, str]) -> tuple[str, str]:
+    """What a block prints, and what `JOB` is behind it."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{text}\nprintf '\\0%s' \"${{JOB:-}}\""],
         env=os.environ | environment,
+        cwd=environment["HOME"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
+    assert done.returncode == 0, f"{text}{done.stdout}{done.stderr}"
+    printed, _, job = done.stdout.rpartition("\0")
+    return printed, job
 
 
-def test_every_curl_example_of_the_readme_works_as_printed(dev: dict[str, str]) -> None:
-    examples = re.findall(r"<!-- curl -->\n```sh\n(.*?)```", README, re.DOTALL)
-    environment = dict(dev)
-    for example in examples:
-        done = run(example, environment)
-        answer = json.loads(done.stdout)
-        assert "problems" not in answer or "state" in answer, done.stdout
-        if "order-7" in example and "jobs" in example and "-d " in example:
-            environment["JOB"] = answer["id"]
-            wait_for_the_end(dev, answer["id"])
-        if "/v1/subscriptions " in example and "-d " in example:
-            environment["SUBSCRIPTION"] = answer["id"]
-        assert answer.get("data", [True]), f"nothing came back for: {example}"
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_the_documents_works_as_printed(document: str, place: dict[str, str]) -> None:
+    environment, printed = dict(place), ""
+    for block in blocks(document):
+        if block.language == "sh" and not block.note and not block.text.startswith("python3 -m venv"):
+            printed, job = run(block.text, environment)
+            answer = json.loads(printed) if "curl" in block.text else {}
+            assert "problems" not in answer or "state" in answer, printed
+            assert answer.get("data", [True]), f"nothing came back for: {block.text}"
+            if answer.keys() >= {"id", "secret"}:
+                environment["SUBSCRIPTION"] = answer["id"]
+            if job := job or (answer["id"] if answer.keys() >= {"id", "state", "model"} else ""):
+                environment["JOB"] = job
+                wait_for_the_end(place, job)
+        elif block.language == "json":
+            assert shape(json.loads(block.text)) == shape(json.loads(printed)), f"{block.text} is not as {printed}"
 
-    assert len(examples) >= 10
+
+def shape(value: object) -> object:
+    """The names in a JSON value, without what they say."""
+    match value:
+        case dict():
+            return {name: shape(inner) for name, inner in value.items()}
+        case list():
+            return [shape(inner) for inner in value]
+        case _:
+            return ...
 
 
-def test_the_stream_example_of_the_readme_streams(dev: dict[str, str]) -> None:
-    example = re.search(r"<!-- curl stream -->\n```sh\n(.*?)```", README, re.DOTALL)
-    assert example is not None
+def test_the_python_of_the_documents_verifies_what_a_relay_has_signed() -> None:
+    secret = new_webhook_secret()
+    headers, body = Signer(secret)({"id": "0badcafe-1", "type": "job.succeeded", "data": {}})
+    programs = [block.text for document in DOCUMENTS for block in blocks(document) if block.language == "python"]
+
+    for text in programs:
+        exec(text, {"secret": secret, "headers": headers, "body": body})  # noqa: S102
+        with pytest.raises(SignatureInvalid):
+            exec(text, {"secret": secret, "headers": headers, "body": body + b" "})  # noqa: S102
+    assert programs
+
+
+def inline_commands() -> list[str]:
+    found = [command for text in DOCUMENTS.values() for command in re.findall(r"`(relay [a-z][^`]*)`", text)]
+    return sorted({command for command in found if not re.search(r"[|…]", command)})
+
+
+@pytest.mark.parametrize("command", inline_commands())
+def test_every_command_in_a_sentence_would_be_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_TOKEN", "a-token")
+    _, *words = shlex.split(command)
+    found: click.Command = program
+    context = click.Context(program)
+    while isinstance(found, click.Group) and words:
+        name = words.pop(0)
+        inner = found.get_command(context, name)
+        assert inner is not None, f"{found.name} has no {name}"
+        found = inner
+    if words:  # alone, a name stands for the command, and not for a call of it
+        with suppress(click.exceptions.Exit), found.make_context(found.name, words):
+            pass
+
+
+def test_every_proof_that_the_documents_name_is_there() -> None:
+    text = "".join(DOCUMENTS.values())
+    modules = set(re.findall(r"python -m (tests\.[\w.]+)", text))
+    paths = {path for line in re.findall(r"`pytest ([^`]+)`", text) for path in line.split()}
+
+    assert len(modules) >= 3
+    assert len(paths) >= 8
+    for name in modules:
+        module = importlib.util.find_spec(name)
+        assert module is not None, name
+        assert not module.submodule_search_locations or importlib.util.find_spec(f"{name}.__main__"), name
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def endless() -> list[Block]:
+    return [block for document in DOCUMENTS for block in blocks(document) if block.note in ENDLESS]
+
+
+@pytest.mark.parametrize("block", endless(), ids=lambda block: block.document)
+def test_the_stream_in_a_document_streams(block: Block, dev: dict[str, str]) -> None:
     headers = {"Authorization": f"Bearer {dev['RELAY_TOKEN']}"}
     job = {"model": "gen4.5", "text_prompt": "A city", "duration": 5}
     httpx2.post(f"{dev['RELAY_URL']}/v1/jobs", json=job, headers=headers).raise_for_status()
 
     # `exec`, so that what is ended is curl itself.
-    command = ["bash", "-euo", "pipefail", "-c", f"exec {example[1].strip()}"]
+    command = ["bash", "-euo", "pipefail", "-c", f"exec {block.text.strip()}"]
     with subprocess.Popen(command, env=os.environ | dev, stdout=subprocess.PIPE, text=True) as curl:
         assert curl.stdout is not None
         lines = []
         for line in curl.stdout:
             lines.append(line.strip())
-            if line.startswith("event: job.succeeded"):
+            if line.startswith(f"event: {block.note.removeprefix('until ')}"):
                 break
         curl.terminate()
 
