@@ -298,7 +298,8 @@ class EventStream(Response):
             else:
                 taken, final, more = not batch.body or await self._send(send, batch.body), batch.final, False
                 if taken:
-                    self.seq, self._told = head, batch.last or self._told
+                    # The store is sometimes ahead of the feed, and so is whoever has read it.
+                    self.seq, self._told = max(self.seq, head), batch.last or self._told
             if not taken:
                 return "slow"
             if final and self._job_id is not None:

@@ -20,7 +20,7 @@ from relay.feed import Feed
 from relay.serve import bound as listen
 from relay.store.contract import EventFilter
 from relay.store.sqlite import SqliteStore, WritingFile
-from relay.web import stream
+from relay.web import following, stream
 from tests.crash import launcher
 
 # A heartbeat moves the position of readers whose events are rare, and a slow reader is ended: both often, here.
@@ -35,7 +35,7 @@ def skips_one() -> None:
     """Who comes back begins one event too late."""
     resumed = stream._resumed
 
-    async def late(*given: Any) -> stream.Start:
+    async def late(*given: Any) -> following.Start:
         start = await resumed(*given)
         return replace(start, cursor=Cursor(start.cursor.seq + 1, start.cursor.epoch))
 
@@ -115,7 +115,7 @@ def _put(where: object, **what: object) -> None:
 
 if __name__ == "__main__":
     _put(serve, bound=bound, STALLED_S=SEND_S)
-    _put(stream, HEARTBEAT_S=HEARTBEAT_S, SEND_S=SEND_S)
+    _put(following, HEARTBEAT_S=HEARTBEAT_S, SEND_S=SEND_S)
     for chosen in sys.argv[1:]:
         DEFECTS[chosen]()
     launcher.nursery()
