@@ -229,7 +229,9 @@ class AttemptAnswered(Happening[Job | None]):
 
     def decide(self, loaded: Loaded) -> Changes[Job | None]:
         job, attempt = loaded.job, loaded.attempt(self.number)
-        if job is None or attempt is None or attempt.state != "sending":
+        # Another relay may have given up on an answer that came all the same.
+        late = attempt is not None and attempt.state == "unknown" and isinstance(self.outcome, Accepted)
+        if job is None or attempt is None or not (attempt.state == "sending" or late):
             return nothing(job)
         draft = Draft(loaded)
         attempt = replace(attempt, answered_at_ms=self.at_ms)
