@@ -153,7 +153,7 @@ class Node:
     async def _open_store(self) -> Store:
         settings, given = self.settings, self._parts_of_store()
         if not settings.on_postgres:
-            return await sqlite.open_store(settings.database_path, **given)
+            return await sqlite.open_store(settings.database_path, checkpoint=settings.sqlite_checkpoint, **given)
         try:
             from relay.store import postgres
         except ImportError as error:

@@ -174,6 +174,7 @@ class Settings(BaseSettings):
     retention_events: Annotated[Duration, Field(ge=86_400)] = "30d"  # type: ignore[assignment]
     retention_callbacks: Annotated[Duration, Field(ge=86_400)] = "30d"  # type: ignore[assignment]
     retention_artifacts: Annotated[Duration, Field(ge=3_600)] = "30d"  # type: ignore[assignment]
+    sqlite_checkpoint: Literal["own", "external"] = "own"
     artifact_url_ttl: Annotated[Duration, Field(ge=60)] = "7d"  # type: ignore[assignment]
 
     @classmethod
@@ -270,6 +271,14 @@ class Settings(BaseSettings):
         if not text.startswith(_POSTGRES) and (file == text or not file or file.startswith((":", "file:"))):
             raise ValueError("must be sqlite:///file.db, sqlite:////absolute/file.db or postgresql://…")
         return url
+
+    @field_validator("sqlite_checkpoint")
+    @classmethod
+    def _is_of_sqlite(cls, checkpoint: str, info: ValidationInfo) -> str:
+        database = info.data.get("database_url")
+        if checkpoint == "external" and database is not None and database.get_secret_value().startswith(_POSTGRES):
+            raise ValueError("external is for a SQLite database, and this one is PostgreSQL")
+        return checkpoint
 
     @property
     def on_postgres(self) -> bool:

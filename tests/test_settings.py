@@ -54,6 +54,12 @@ def test_two_tokens_are_enough_and_the_rest_has_the_contracts_defaults() -> None
     assert (settings.accounts, settings.secret_key, settings.allow_targets.hosts) == ((), None, frozenset())
 
 
+def test_only_a_sqlite_database_is_checkpointed_by_another_program() -> None:
+    said = refused(database_url="postgresql://relay@db/relay", secret_key=KEY, sqlite_checkpoint="external")
+    assert "RELAY_SQLITE_CHECKPOINT external is for a SQLite database, and this one is PostgreSQL" in said
+    assert given(**REQUIRED, sqlite_checkpoint="external").sqlite_checkpoint == "external"
+
+
 def test_every_problem_is_told_in_one_message_and_none_of_them_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     environment(
         monkeypatch,

@@ -10,9 +10,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
@@ -22,7 +23,7 @@ from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics
 from relay.store import backup
-from relay.store.driver import sqlite3
+from relay.store.driver import WAL_RESET_FIXED, is_current, sqlite3
 from relay.store.group import Ask, together
 from relay.store.held import Held
 from relay.store.migrate import pending
@@ -143,14 +144,23 @@ async def open_store(
     for_workers: Callable[[], None] = lambda: None,
     keeping: Keeping | None = None,
     metrics: Metrics | None = None,
+    checkpoint: Literal["own", "external"] = "own",
 ) -> SqliteStore:
     """Open the file (made if absent), bring its schema up to date, and keep every other process out.
 
     `new_hex(n)` gives n random hex digits; `committed(head, events)` is told of each commit,
     and `for_workers()` is called behind it when one of the workers may have something to do.
-    `keeping`: whether the relay keeps the files of jobs.
+    `keeping`: whether the relay keeps the files of jobs. `checkpoint`: with `external` another program, which copies
+    the log first, moves it into the file, and the relay never does.
     Raises `ConfigurationError` when the file cannot be used, with the reason.
     """
+    external = checkpoint == "external"
+    if external and not is_current():
+        needed, here = ".".join(map(str, WAL_RESET_FIXED)), sqlite3.sqlite_version
+        raise ConfigurationError(
+            f"RELAY_SQLITE_CHECKPOINT: external needs SQLite {needed} or later: {here}, which is here, can corrupt "
+            "a log that two programs checkpoint; pip install 'video-callback-relay[sqlite]'"
+        )
     async with AsyncExitStack() as stack:
         held = lock(path)
         stack.callback(os.close, held)
@@ -158,8 +168,9 @@ async def open_store(
         thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         stack.callback(thread.shutdown)
         loop = asyncio.get_running_loop()
+        opened = partial(WritingFile, wal_pages=0 if external else WAL_PAGES)
         try:
-            file = await loop.run_in_executor(thread, lambda: WritingFile(path, new_hex, keeping))
+            file = await loop.run_in_executor(thread, lambda: opened(path, new_hex, keeping))
             stack.push_async_callback(loop.run_in_executor, thread, file.close)
             readers = [await stack.enter_async_context(_reader(path)) for _ in range(READERS)]
             for reader in readers:
@@ -235,7 +246,14 @@ def _cannot_open(path: Path, error: OSError | sqlite3.Error) -> ConfigurationErr
 class WritingFile:
     """The writing connection; every method runs in one thread, the writer's."""
 
-    def __init__(self, path: Path, new_hex: Callable[[int], str], keeping: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        new_hex: Callable[[int], str],
+        keeping: Keeping | None = None,
+        *,
+        wal_pages: int = WAL_PAGES,
+    ) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self.path = path
         self.held = Held()
@@ -243,7 +261,7 @@ class WritingFile:
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=512)
         try:
             self._sql.row_factory = sqlite3.Row
-            self._prepare()
+            self._prepare(wal_pages)
             self._migrate(new_hex)
             if left := self._sql.execute("SELECT value FROM meta WHERE name = 'left'").fetchone():
                 raise ConfigurationError(f"{path} is not used any more: {left['value']}; set RELAY_DATABASE_URL")
@@ -253,7 +271,7 @@ class WritingFile:
             self._sql.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, wal_pages: int) -> None:
         mode = self._sql.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise ConfigurationError("the database's file system cannot hold a write-ahead log; put it on a local disk")
@@ -261,7 +279,7 @@ class WritingFile:
         self._sql.execute("PRAGMA synchronous = FULL")
         self._sql.execute("PRAGMA busy_timeout = 5000")
         self._sql.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self._sql.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        self._sql.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
 
     def _migrate(self, new_hex: Callable[[int], str]) -> None:
         version = self._sql.execute("PRAGMA user_version").fetchone()[0]

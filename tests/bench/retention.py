@@ -80,7 +80,7 @@ async def main(rows: int, old: int, seconds: float) -> None:
                     took_ms.append(((time.perf_counter() - began_s) * 1000, cpu_ms, kind, gone))
                 return gone
 
-            store._file.trim = timed  # type: ignore[method-assign]
+            store._file.trim = timed  # type: ignore[assignment, method-assign]
             retention = Retention(365 * DAY_MS, 30 * DAY_MS, 30 * DAY_MS)
             worker, waits_ms, began_s = Janitor(store, Feed(), clock, retention=retention), [], time.perf_counter()
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -28,7 +28,7 @@ from tests.core.builders import (
     submitted,
     task_body,
 )
-from tests.store.serving import Breaks, Raises, apply_all, opened, pragma, queued
+from tests.store.serving import Breaks, Raises, apply_all, new_hex, opened, pragma, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +78,34 @@ async def test_no_secret_stands_in_the_files_bytes(tmp_path: Path) -> None:
         written = bytes_in(tmp_path)
     assert b"A coast" in written
     assert SECRET.encode() not in written
+
+
+async def test_a_log_that_another_program_checkpoints_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "is_current", lambda: True)
+    checkpoints: list[tuple[Literal["own", "external"], int]] = [("own", sqlite.WAL_PAGES), ("external", 0)]
+    for checkpoint, pages in checkpoints:
+        store = await sqlite.open_store(
+            tmp_path / "relay.db", new_hex=new_hex, committed=lambda head, events: None, checkpoint=checkpoint
+        )
+        try:
+            assert await pragma(store, "wal_autocheckpoint") == pages
+        finally:
+            await store.close()
+
+
+async def test_no_other_program_may_checkpoint_with_a_library_that_could_corrupt_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "is_current", lambda: False)
+    with pytest.raises(
+        ConfigurationError, match=r"needs SQLite 3\.51\.3 .* pip install 'video-callback-relay\[sqlite\]'"
+    ):
+        await sqlite.open_store(
+            tmp_path / "relay.db", new_hex=new_hex, committed=lambda head, events: None, checkpoint="external"
+        )
+    assert os.listdir(tmp_path) == []
 
 
 # Groups
