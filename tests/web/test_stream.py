@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -18,9 +19,10 @@ from relay.clock import ManualClock
 from relay.core import sse
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.errors import Unavailable
+from relay.feed import Feed
 from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.web.guard import ADMIN
 from relay.web.following import RESERVED_FILES, SEND_S, EventStream, Start, Streams
+from relay.web.guard import ADMIN
 from tests import journeys
 from tests.journeys import EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.wire import Frame, Wire, request, stream, wire
@@ -471,6 +473,41 @@ async def test_a_slow_reader_is_told_so_when_it_reads_on(still: tuple[Journey, M
     bye = said[-2]["body"].decode()
     assert bye == f'event: stream.bye\ndata: {{"reason":"slow","resume":"{state.store.epoch}-0"}}\n\n'
     assert said[-1] == {"type": "http.response.body", "body": b""}
+
+
+async def test_a_stream_that_has_read_further_than_the_feed_knows_tells_nothing_twice(
+    still: tuple[Journey, ManualClock],
+) -> None:
+    here, _ = still
+    real = here.node.app.state
+    job = await here.job_in((await here.submit())["id"], "running")
+    events = await real.store.events_after(0, EventFilter(), EVENTS_PAGE)
+    behind = Feed()
+    behind.committed(1)
+    state = SimpleNamespace(**real._state | {"feed": behind})
+    said: list[bytes] = []
+    caught_up = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        said.append(message.get("body", b""))
+        if f"{events[-1].id}\n".encode() in said[-1]:
+            # Only now the feed hears of what the store had told already, and then the stream is to end.
+            asyncio.get_running_loop().call_soon(behind.committed, events[-1].seq, events[1:])
+            asyncio.get_running_loop().call_later(0, behind.close)
+            caught_up.set()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    start = Start(sse.Cursor(0, real.store.epoch))
+    await EventStream(state, ADMIN, start, EventFilter(job_id=(job["id"],)), None)(
+        {"type": "http", "method": "GET"}, receive, send
+    )
+
+    told = [line for line in b"".join(said).decode().splitlines() if line.startswith("id: ")]
+    assert caught_up.is_set()
+    assert told == [f"id: {event.id}" for event in events if event.job_id == job["id"]]
 
 
 async def test_all_doors_tell_the_same_events_with_the_same_ids(tmp_path: Path) -> None:
