@@ -177,7 +177,7 @@ class RelayClient:
         return await self._call("POST", f"/v1/artifacts/{verb}", json=fields)
 
     async def create_token(self, name: str, scopes: Sequence[str], **limits: int | None) -> dict[str, Any]:
-        """Make a named token (`maxWaiting`, `maxPerDay`); the answer holds the `token` itself, this once."""
+        """Make a named token (`maxWaiting`, `maxPerDay`, `ttlS`); the answer holds the `token` itself, this once."""
         given = {key: value for key, value in limits.items() if value is not None}
         return await self._call("POST", "/v1/tokens", json={"name": name, "scopes": list(scopes), **given})
 

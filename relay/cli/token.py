@@ -21,6 +21,7 @@ def command() -> None:
 )
 @click.option("--max-waiting", type=int, help="How many of its jobs may wait at a time.")
 @click.option("--max-per-day", type=int, help="How many jobs it may submit in 24 hours.")
+@click.option("--ttl", "ttl_s", type=int, metavar="SECONDS", help="After how long it opens nothing any more.")
 @of_relay
 def create(
     url: str,
@@ -30,8 +31,9 @@ def create(
     scopes: tuple[str, ...],
     max_waiting: int | None,
     max_per_day: int | None,
+    ttl_s: int | None,
 ) -> None:
-    limits = {"maxWaiting": max_waiting, "maxPerDay": max_per_day}
+    limits = {"maxWaiting": max_waiting, "maxPerDay": max_per_day, "ttlS": ttl_s}
     made = ask(url, token, lambda client: client.create_token(name, scopes, **limits))
     if as_json:
         print_json(made)
@@ -47,10 +49,13 @@ def list_all(url: str, token: str, as_json: bool) -> None:
         print_json(found)
         return
     rows = [
-        (row["id"], row["name"], row["scopes"], row["createdAt"][:10], row["maxWaiting"], row["maxPerDay"])
+        (
+            *(row["id"], row["name"], row["scopes"], row["createdAt"][:10]),
+            *((row["expiresAt"] or "never")[:10], row["maxWaiting"], row["maxPerDay"]),
+        )
         for row in found
     ]
-    print_table(rows, "id", "name", "scopes", "made", "max waiting", "max per day")
+    print_table(rows, "id", "name", "scopes", "made", "ends", "waiting", "per day")
 
 
 @command.command(help="Revoke a token, by its name or id: it opens nothing from now on.")

@@ -79,7 +79,12 @@ class Token:
     scopes: list[str] = field(metadata=JSON)
     max_waiting: int | None = None
     max_per_day: int | None = None
+    expires_at_ms: int | None = None
     created_at_ms: int
+
+    def good_at(self, now_ms: int) -> bool:
+        """Whether it still opens anything then."""
+        return self.expires_at_ms is None or now_ms < self.expires_at_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ TICKET_MAX_CHARS: Final = 4_096
 TICKET: Final = "ticket"
 SESSION: Final = "session"
 SESSION_S: Final = 7 * 86_400
+FOR_EVER: Final = 2**62
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 # Names under these cannot be bought, so nobody can point one of his own at a relay in somebody else's network.
 UNSOLD: Final = (".localhost", ".local", ".internal", ".home.arpa", ".test")
@@ -52,8 +53,8 @@ class Ticket:
 class Principal:
     """Whoever holds a token. `token_id` owns the jobs that it submits, `name` is shown.
 
-    With a `ticket` it is somebody to whom that token's holder has shown a little of what it sees. A session ends at
-    `until_ms`.
+    With a `ticket` it is somebody to whom that token's holder has shown a little of what it sees. A session, or a token
+    of limited time, ends at `until_ms`.
     """
 
     token_id: str
@@ -138,44 +139,44 @@ class Guard:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("send a token: Authorization: Bearer <token>")
-        return await self._holder(token)
+        return await self._holder(token, request.app.state.clock.now_ms())
 
     async def sign_in(self, token: str, now_ms: int) -> tuple[str, Principal]:
         """The cookie's value for the holder of this token; `Unauthorized` when it is not known."""
-        holder = await self._holder(token)
-        until_ms = now_ms + SESSION_S * 1000
+        holder = await self._holder(token, now_ms)
+        until_ms = min(now_ms + SESSION_S * 1000, holder.until_ms or FOR_EVER)
         return self._vault.seal(json.dumps([hash_token(token), until_ms]), SESSION), replace(holder, until_ms=until_ms)
 
     async def _signed_in(self, request: Request) -> Principal:
         """Whoever came with this cookie; what changes something must come from a page of ours."""
         self.check_host(request)
-        known, until_ms = None, 0
+        known, until_ms, now_ms = None, 0, request.app.state.clock.now_ms()
         with suppress(RelayError):
             token_hash, until_ms = json.loads(self._vault.open(request.cookies[self.cookie(request)], SESSION))
-            known = await self._known(token_hash)
-        if known is None or until_ms <= request.app.state.clock.now_ms():
+            known = await self._known(token_hash, now_ms)
+        if known is None or until_ms <= now_ms:
             raise Unauthorized("your session is over; sign in again")
         if request.method not in SAFE_METHODS:
             check_origin(request, self._public_url)
         return replace(known, until_ms=until_ms)
 
-    async def _holder(self, token: str) -> Principal:
-        known = None if len(token) > TOKEN_MAX_CHARS else await self._known(hash_token(token))
+    async def _holder(self, token: str, now_ms: int) -> Principal:
+        known = None if len(token) > TOKEN_MAX_CHARS else await self._known(hash_token(token), now_ms)
         if known is None:
             raise Unauthorized("this token is not known to the relay")
         return known
 
-    async def _known(self, token_hash: str) -> Principal | None:
+    async def _known(self, token_hash: str, now_ms: int) -> Principal | None:
         if hmac.compare_digest(token_hash, self._admin_hash):
             return ADMIN
         # An index may be compared in any time: whoever measures it learns of hashes, and a hash opens nothing.
         token = await self._store.token_of_hash(token_hash)
-        return _principal(token) if token else None
+        return _principal(token) if token and token.good_at(now_ms) else None
 
     async def lives(self, principal: Principal, now_ms: int) -> bool:
         """Whether what somebody came with is still good; for what goes on after its request was let in."""
-        until_ms = principal.ticket.expires_at_ms if principal.ticket else principal.until_ms
-        if until_ms is not None and until_ms <= now_ms:
+        until_ms = min(principal.until_ms or FOR_EVER, principal.ticket.expires_at_ms if principal.ticket else FOR_EVER)
+        if until_ms <= now_ms:
             return False
         return principal.token_id == ADMIN.token_id or await self._store.token(principal.token_id) is not None
 
@@ -193,7 +194,7 @@ class Guard:
         except RelayError:
             raise Unauthorized("this ticket is not known to the relay") from None
         token = await self._store.token(token_id) if token_id != ADMIN.token_id else None
-        maker = ADMIN if token_id == ADMIN.token_id else _principal(token) if token else None
+        maker = ADMIN if token_id == ADMIN.token_id else _principal(token) if token and token.good_at(now_ms) else None
         if maker is None or expires_at_ms <= now_ms:
             raise Unauthorized("this ticket is over; ask for a new one")
         return replace(maker, ticket=Ticket(job_id, reply_ref, expires_at_ms))
@@ -212,7 +213,7 @@ def check_origin(request: Request, public_url: str | None) -> None:
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(token.id, token.name, frozenset(token.scopes))
+    return Principal(token.id, token.name, frozenset(token.scopes), until_ms=token.expires_at_ms)
 
 
 def _write_down(request: Request, principal: Principal) -> None:
@@ -220,9 +221,8 @@ def _write_down(request: Request, principal: Principal) -> None:
     of = {name: str(value)[:AUDITED_MAX_CHARS] for name, value in request.path_params.items()}
     action = f"{request.method} {getattr(request.scope.get('route'), 'path', None)}"
     client = request.client.host[:AUDITED_MAX_CHARS] if request.client else None
-    _log.info(
-        "audit", action=action, token=principal.token_id, session=principal.until_ms is not None, client=client, of=of
-    )
+    in_session = not request.headers.get("authorization")
+    _log.info("audit", action=action, token=principal.token_id, session=in_session, client=client, of=of)
 
 
 def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Door:

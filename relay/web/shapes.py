@@ -164,8 +164,8 @@ _TOKEN: Final = {
     "id": UUID,
     "name": TEXT,
     "scopes": several(word(*sorted(SCOPES))),
-    "maxWaiting": maybe(WHOLE),
-    "maxPerDay": maybe(WHOLE),
+    **dict.fromkeys(("maxWaiting", "maxPerDay"), maybe(WHOLE)),
+    "expiresAt": maybe(TIME),
     "createdAt": TIME,
 }
 _ANSWER: Final = {

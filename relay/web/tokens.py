@@ -1,5 +1,6 @@
 """Named tokens: made, listed, revoked. A token is shown when it is made, and never again."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from relay.core.job import iso
 from relay.core.ledger import Token
 from relay.core.tokens import TokenCreated, TokenRevoked
-from relay.errors import InvalidRequest
+from relay.errors import InvalidRequest, NotFound
 from relay.observe import about
 from relay.vault import hash_token, new_token, new_uuid7
 from relay.web.guard import Scope
@@ -20,6 +21,7 @@ from relay.web.subscriptions import read_model
 PREFIX: Final = "relay_"
 NAME_MAX_CHARS: Final = 64
 PER_DAY_MAX: Final = 100_000
+TTL_MAX_S: Final = 10 * 366 * 86_400
 
 
 def _name(text: str) -> str:
@@ -39,6 +41,7 @@ class NewToken(BaseModel):
     scopes: list[Scope] = Field(min_length=1, max_length=10)
     maxWaiting: int | None = Field(default=None, ge=1)  # noqa: N815 # the name on the wire
     maxPerDay: int | None = Field(default=None, ge=1, le=PER_DAY_MAX)  # noqa: N815 # the name on the wire
+    ttlS: int | None = Field(default=None, ge=60, le=TTL_MAX_S)  # noqa: N815 # the name on the wire
 
 
 async def create(request: Request) -> Response:
@@ -51,6 +54,10 @@ async def create(request: Request) -> Response:
         message = f"maxWaiting: no token may have more than {most} waiting jobs (RELAY_QUEUE_PER_TOKEN)"
         raise InvalidRequest.field("maxWaiting", "range", message, given=given.maxWaiting, allowed=[1, most])
     now_ms, secret = state.clock.now_ms(), new_token(PREFIX)
+    for over in await state.store.tokens():
+        if not over.good_at(now_ms):  # its name is free again
+            with suppress(NotFound):
+                await state.store.apply(TokenRevoked(over.id))
     token = Token(
         id=new_uuid7(now_ms),
         name=given.name,
@@ -58,6 +65,7 @@ async def create(request: Request) -> Response:
         scopes=sorted(set(given.scopes)),
         max_waiting=given.maxWaiting,
         max_per_day=given.maxPerDay,
+        expires_at_ms=now_ms + given.ttlS * 1000 if given.ttlS is not None else None,
         created_at_ms=now_ms,
     )
     await state.store.apply(TokenCreated(token))
@@ -68,7 +76,9 @@ async def create(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """All living tokens, oldest first."""
     read_query(request)
-    return Json({"data": [token_view(token) for token in await request.app.state.store.tokens()], "next": None})
+    state: Any = request.app.state
+    now_ms, tokens = state.clock.now_ms(), await state.store.tokens()
+    return Json({"data": [token_view(token) for token in tokens if token.good_at(now_ms)], "next": None})
 
 
 async def revoke(request: Request) -> Response:
@@ -85,5 +95,6 @@ def token_view(token: Token) -> dict[str, Any]:
         "scopes": token.scopes,
         "maxWaiting": token.max_waiting,
         "maxPerDay": token.max_per_day,
+        "expiresAt": iso(token.expires_at_ms),
         "createdAt": iso(token.created_at_ms),
     }

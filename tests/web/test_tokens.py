@@ -71,6 +71,7 @@ async def test_a_token_is_shown_once_and_kept_by_its_hash_alone(tmp_path: Path) 
             "scopes": ["read", "submit"],
             "maxWaiting": None,
             "maxPerDay": None,
+            "expiresAt": None,
             "createdAt": made["createdAt"],
         }
         assert listed.json() == {"data": [made], "next": None}
@@ -334,6 +335,51 @@ async def test_the_stream_of_a_submit_token_shows_its_own_jobs_and_ends_with_the
     assert (events[-1].event, events[-1].data["reason"]) == ("stream.bye", "expired")
     assert beats <= 1
     assert {event.data["data"]["job"]["id"] for event in events if "data" in event.data} <= {job["id"]}
+
+
+async def test_a_token_of_limited_time_ends_by_itself_and_all_that_it_opened_with_it(
+    still: tuple[Journey, ManualClock],
+) -> None:
+    here, clock = still
+    body = {"name": "guest", "scopes": ["submit", "read"], "ttlS": 3600}
+    made = (await here.client.post("/v1/tokens", json=body)).json()
+    job = (await here.client.post("/v1/jobs", json=EXAMPLE, headers=bearer(made))).json()
+    asked = {"job": job["id"], "ttlS": 7200}
+    ticket = (await here.client.post("/v1/tickets", json=asked, headers=bearer(made))).json()["ticket"]
+    sign_in = {"Origin": here.relay_url, "Authorization": ""}
+    signed_in = await here.client.post("/session", json={"token": made["token"]}, headers=sign_in)
+    here.client.cookies.clear()
+    cookie = {"Cookie": signed_in.headers["set-cookie"].partition(";")[0], "Authorization": ""}
+    ways: list[dict[str, Any]] = [
+        {"headers": bearer(made)},
+        {"headers": {"Authorization": ""}, "params": {"ticket": ticket}},
+        {"headers": cookie},
+    ]
+
+    async def statuses() -> list[int]:
+        return [(await here.client.get(f"/v1/jobs/{job['id']}", **way)).status_code for way in ways]
+
+    async with (
+        stream(here.relay_url, "/v1/events", bearer(made)) as plain,
+        stream(here.relay_url, f"/v1/events?ticket={ticket}&since=now", {"Authorization": ""}) as by_ticket,
+    ):
+        assert await plain.event()
+        assert await by_ticket.event()
+        clock.advance(3590)
+        before = await statuses()
+        listed = (await here.get("/v1/tokens"))["data"]
+        clock.advance(10)
+        after = await statuses()
+        ends = [(await while_time_passes(clock, each.events()))[-1] for each in (plain, by_ticket)]
+    again = await here.client.post("/v1/tokens", json=body)
+
+    assert (before, after) == ([200] * 3, [401] * 3)
+    assert signed_in.json()["expiresAt"] == made["expiresAt"]
+    assert made["expiresAt"] in [row["expiresAt"] for row in listed]
+    assert [(end.event, end.data["reason"]) for end in ends] == [("stream.bye", "expired")] * 2
+    # Its name is free again.
+    assert again.status_code == 201
+    assert made["id"] not in [row["id"] for row in (await here.get("/v1/tokens"))["data"]]
 
 
 async def test_a_busy_stream_without_heartbeats_ends_with_its_token_too(

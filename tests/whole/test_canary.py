@@ -46,9 +46,9 @@ Vault.open = lambda self, text, purpose: opened(self, ".".join(text.split(".")[:
 from relay.errors import Unauthorized
 from relay.web.guard import Guard
 holder = Guard._holder
-async def chatty(self, token):
+async def chatty(self, token, now_ms):
     try:
-        return await holder(self, token)
+        return await holder(self, token, now_ms)
     except Unauthorized:
         raise Unauthorized(f"{token} is not known") from None
 Guard._holder = chatty

@@ -224,6 +224,7 @@ CREATE TABLE tokens (
     scopes TEXT COLLATE "C" NOT NULL,
     max_waiting BIGINT,
     max_per_day BIGINT,
+    expires_at_ms BIGINT,
     created_at_ms BIGINT NOT NULL
 );
 

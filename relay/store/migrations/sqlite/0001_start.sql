@@ -224,6 +224,7 @@ CREATE TABLE tokens (
     scopes TEXT NOT NULL,
     max_waiting INTEGER,
     max_per_day INTEGER,
+    expires_at_ms INTEGER,
     created_at_ms INTEGER NOT NULL
 ) STRICT;
 
