@@ -64,6 +64,8 @@ async def serve(request: Request) -> Response:
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         "X-Content-Type-Options": "nosniff",
+        # For a worker, and for a picture that is opened by itself; a page has a policy of its own.
+        "Content-Security-Policy": "default-src 'none'; connect-src 'self'",
     }
     if names(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)

@@ -14,6 +14,7 @@ from relay.clock import ManualClock
 from relay.core.holding import SubmittingHeld
 from tests.browser.conftest import Profile, Tabs
 from tests.browser.dashboard import go, live, sign_in
+from tests.conformance.fronts import front
 from tests.journeys import ADMIN_TOKEN, EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.web.test_deliveries import settled
 from tests.web.test_scopes import token
@@ -298,6 +299,29 @@ async def test_a_page_that_is_open_lives_through_a_restart(tmp_path: Path, tabs:
             await live(page)
             await expect(page.locator(".offline")).to_have_count(0)
             await expect(page.locator(".job")).to_have_count(2)
+
+
+@pytest.mark.parametrize("name", ["nginx with TLS", "caddy with TLS"])
+async def test_behind_a_proxy_everything_is_as_live_and_the_cookie_is_secure(
+    tmp_path: Path, profile: Profile, name: str
+) -> None:
+    port = free_port()
+    tabs = await profile(ignore_https_errors=True)
+    async with (
+        surroundings(tmp_path, times_s=(0.01, 1e6)) as around,
+        front(name, tmp_path / "front", f"http://127.0.0.1:{port}") as proxy,
+        serving(around, port, public_url=proxy.url) as relay,
+    ):
+        page = await sign_in(tabs, proxy.url)
+        await relay.submit()
+        await expect(page.locator(".job .pill")).to_have_text("Running")
+        await page.locator(".job a").click()
+        await page.get_by_role("button", name="Cancel").click()
+        await expect(page.locator(".meta .pill")).to_have_text("Cancelled")
+        (cookie,) = await tabs.context.cookies()
+
+    assert cookie["name"].startswith("__Host-relay-")
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
 
 
 async def test_a_tab_that_nobody_sees_asks_nothing_until_somebody_looks(tmp_path: Path, tabs: Tabs) -> None:

@@ -20,6 +20,7 @@ async def test_a_file_is_served_with_its_type_and_once_only(here: Journey) -> No
     assert answer.content == (FOLDER / "relay.js").read_bytes()
     assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; connect-src 'self'"
     assert answer.headers["cache-control"] == "no-cache"
     assert (again.status_code, again.content) == (304, b"")
     assert (head.status_code, head.headers["etag"], head.content) == (200, answer.headers["etag"], b"")
