@@ -109,7 +109,13 @@ async def test_the_list_shows_jobs_as_they_are_at_this_moment(tmp_path: Path, ta
         await page.get_by_role("searchbox").fill("")
         await page.get_by_role("button", name="Running").click()
         await expect(jobs).to_have_count(1)
+        await jobs.get_by_role("link").click()
+        await page.locator(".back").click()
+        await expect(jobs).to_have_count(1)
+        await page.reload()
+        await expect(jobs).to_have_count(1)
         await expect(jobs).to_contain_text("order-7")
+        await live(page)
         assert (await here.client.post(f"/v1/jobs/{running['id']}/cancel")).status_code == 200
         await expect(page.get_by_text("No job is like that.")).to_be_visible()
 

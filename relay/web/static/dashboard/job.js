@@ -73,7 +73,8 @@ export function jobPage(app, id) {
       title: 'What became of it?',
       words: 'Nobody knows whether the upstream took this job. Look there, and say what you found.',
       fields: html`
-        <label class="choice"><input type="radio" name="outcome" value="created" required /> It runs there, as this task: <input name="taskId" placeholder="user:…-task:…" aria-label="The task's id" /></label>
+        <label class="choice"><input type="radio" name="outcome" value="created" required /> It runs there, as this task: <input name="taskId" list="candidates" placeholder="user:…-task:…" aria-label="The task's id" /></label>
+        <datalist id="candidates">${(why?.facts.candidates ?? []).map(({ taskId }) => html`<option value=${taskId}></option>`)}</datalist>
         <label class="choice"><input type="radio" name="outcome" value="not_created" /> It was not taken: put it back into the queue</label>
         <label class="choice"><input type="radio" name="outcome" value="failed" /> Give it up: the job fails</label>`,
       action: 'Settle it',
@@ -104,10 +105,10 @@ export function jobPage(app, id) {
     stop: () => clearTimeout(refresh),
     view() {
       if (problem && !job)
-        return html`<a class="back" href="#/jobs">${icon('back')}Jobs</a><h1 tabindex="-1">Job</h1><p class="wrong" role="alert">${problem.message}</p>`
+        return html`<a class="back" href="#/jobs" @click=${back}>${icon('back')}Jobs</a><h1 tabindex="-1">Job</h1><p class="wrong" role="alert">${problem.message}</p>`
       if (!job) return html`<h1 tabindex="-1">Job</h1><p class="quiet">Loading…</p>`
       return html`
-        <a class="back" href="#/jobs">${icon('back')}Jobs</a>
+        <a class="back" href="#/jobs" @click=${back}>${icon('back')}Jobs</a>
         <div class="head">
           <h1 tabindex="-1" class="prompt">${job.request?.text_prompt || job.model || 'Job'}</h1>
         </div>
@@ -198,6 +199,15 @@ function timeline(job, { events, callbacks, deliveries }, facts) {
         ${FINAL.has(job.state) ? nothing : html`<li class="next now">${icon('clock')}<div><p>Now: ${progress(job)}</p></div></li>`}
       </ol>
     </section>`
+}
+
+/** To the list as it was left, where that is the page before this one. */
+function back(event) {
+  if (!globalThis.navigation?.canGoBack) return
+  const before = navigation.entries()[navigation.currentEntry.index - 1]
+  if (!before?.url || !/#\/jobs(\?|$)/.test(before.url)) return
+  event.preventDefault()
+  history.back()
 }
 
 const TRIES = { sending: ': no answer yet', unknown: ': nobody knows whether it was taken', not_created: ': not taken' }

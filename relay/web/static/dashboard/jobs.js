@@ -2,7 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js'
 import { slots } from './accounts.js'
-import { get, post } from './api.js'
+import { get, post, search } from './api.js'
 import { FINAL, STATES, address, bar, between, counted, duration, expected, icon, pill, when } from './words.js'
 
 const PAGE = 30
@@ -16,7 +16,9 @@ const PROMPTS_MAX = 1_000
 const prompts = new Map()
 
 export function jobsPage(app) {
-  const filter = { state: [], model: '', q: '' }
+  // In the address, so that it is still there for whoever comes back from a job, or shows the list to somebody else.
+  const given = new URLSearchParams(location.hash.split('?')[1])
+  const filter = { state: given.getAll('state').filter((state) => state in STATES), model: given.get('model') ?? '', q: given.get('q') ?? '' }
   let jobs = null
   let next = null
   let counts = {}
@@ -28,7 +30,7 @@ export function jobsPage(app) {
   let asked = 0
   let readAt = 0
 
-  const query = () => ({ ...filter, model: filter.model, q: filter.q.trim() })
+  const query = () => ({ ...filter, q: filter.q.trim() })
 
   /** A page of jobs; where the filter is rare, the relay looks through so many at a time and says where it goes on. */
   async function read(limit, cursor) {
@@ -114,6 +116,8 @@ export function jobsPage(app) {
 
   function choose(changes) {
     Object.assign(filter, changes)
+    const kept = search(query()).toString()
+    history.replaceState(null, '', `#/jobs${kept && '?'}${kept}`)
     reload(PAGE)
   }
 
@@ -155,10 +159,10 @@ export function jobsPage(app) {
       </div>
       ${accounts.length ? html`<ul class="strip" aria-label="Accounts">${accounts.map((account) => html`<li><a href="#/accounts">${account.email}</a>${slots(account)}${account.parked ? html`<span class="bad small">parked</span>` : nothing}</li>`)}</ul>` : nothing}
       <div class="tools">
-        <label class="search">${icon('search')}<input type="search" placeholder="Words of the prompt" aria-label="Words of the prompt" @input=${type} /></label>
+        <label class="search">${icon('search')}<input type="search" placeholder="Words of the prompt" aria-label="Words of the prompt" .defaultValue=${filter.q} @input=${type} /></label>
         <select aria-label="Model" @change=${({ target }) => choose({ model: target.value })}>
           <option value="">All models</option>
-          ${models.map(({ name, label }) => html`<option value=${name}>${label}</option>`)}
+          ${models.map(({ name, label }) => html`<option value=${name} .selected=${name === filter.model}>${label}</option>`)}
         </select>
       </div>
       ${problem ? html`<p class="wrong" role="alert">${problem.message}</p>` : nothing}
