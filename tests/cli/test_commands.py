@@ -165,3 +165,19 @@ async def test_an_unknown_command_and_no_command_say_what_there_is(tmp_path: Pat
     assert unknown[0] == 2
     assert "No such command 'nope'" in unknown[2]
     assert all(command in helped[1] for command in ("serve", "sandbox", "dev", "demo", "models", "trigger", "doctor"))
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["--version"], ["submit", "--no-such-option"], ["job", "--help"]])
+async def test_no_word_of_help_waits_for_a_server_to_be_loaded(asked: list[str]) -> None:
+    code = "import sys; from relay.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, *asked), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+
+    loaded = set(err.decode().split())
+    assert "relay.cli.main" in loaded
+    assert loaded & {"starlette", "uvicorn", "aiosqlite", "relay.node"} == set()
+    if asked == ["--help"]:
+        assert loaded & {"httpx2", "pydantic", "rich"} == set()
+        assert "130" in out.decode()
