@@ -10,8 +10,9 @@ from relay.errors import ConfigurationError
 from relay.store import migrate, sqlite
 from relay.store.driver import sqlite3
 from relay.store.migrate import Migration, migrations, pending
+from tests.bench.migrate import STEPS, another_step, filled, migrated
 from tests.core.builders import submitted
-from tests.store.serving import opened
+from tests.store.serving import opened, queued
 
 NEWEST = len(migrations("sqlite"))
 pytestmark = pytest.mark.anyio
@@ -95,3 +96,25 @@ async def test_a_file_of_an_earlier_schema_gets_only_the_steps_that_it_lacks(
     async with opened(path) as store:
         assert await store.head() == 1
     assert ask(path, "SELECT more FROM jobs") == [(None,)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_file_with_a_history_goes_forward_by_a_step_of_a_newer_relay_and_not_back(
+    tmp_path: Path, step: str
+) -> None:
+    path = tmp_path / "relay.db"
+    async with opened(path):
+        pass
+    jobs, events = filled(path, 2_000_000)
+    with another_step(tmp_path, STEPS[step]) as version:
+        _, schema = await migrated(path)
+        async with opened(path) as store:
+            await store.apply(queued("after"))
+            head, found = await store.head(), await store.job("after")
+    with pytest.raises(ConfigurationError, match=r"written by a newer relay; install that one, or restore a backup"):
+        async with opened(path):
+            pass
+
+    assert schema == version == NEWEST + 1
+    assert (head, found is not None) == (events + 1, True)
+    assert ask(path, "SELECT count(*) FROM jobs") == [(jobs + 1,)]
