@@ -111,10 +111,10 @@ def _watch(plan: Plan) -> None:
     vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
     begin, prepare = sqlite.WritingFile.__init__, sqlite.WritingFile._prepare
 
-    def begun(file: sqlite.WritingFile, *values: Any) -> None:
+    def begun(file: sqlite.WritingFile, *values: Any, **more: Any) -> None:
         _replace(sqlite, sqlite3=seen)  # for this connection alone, not for the readers'
         try:
-            begin(file, *values)
+            begin(file, *values, **more)
         finally:
             _replace(sqlite, sqlite3=sqlite3)
 
