@@ -27,5 +27,6 @@ def command(url: str, token: str, as_json: bool, since: str | None) -> None:
 def _row(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
     jobs, rate = row["jobs"], row["successRate"]
     success = None if rate is None else f"{rate:.1%}"
-    times = [row[part] and f"{row[part]['p50']:g}/{row[part]['p90']:g} s" for part in ("waitS", "renderS")]
+    both = [(row[part]["p50"], row[part]["p90"]) for part in ("waitS", "renderS")]
+    times = [None if half is None else f"{half:g}/{most:g} s" for half, most in both]
     return name, jobs["succeeded"], jobs["failed"], jobs["cancelled"], success, *times, row.get("busyAnswers")
