@@ -118,8 +118,8 @@ def _watch(plan: Plan) -> None:
         finally:
             _replace(sqlite, sqlite3=sqlite3)
 
-    def prepared(file: sqlite.WritingFile) -> None:
-        prepare(file)
+    def prepared(file: sqlite.WritingFile, *values: Any) -> None:
+        prepare(file, *values)
         for pragma in plan.pragmas:
             file._sql.execute(f"PRAGMA {pragma}")
 
