@@ -14,11 +14,13 @@ from starlette.routing import Match
 from starlette.types import Receive
 
 from relay.core import task as tasks
-from relay.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, Problem, RelayError
+from relay.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, Problem, RelayError, Unavailable
 from relay.observe import logger
 
 BODY_MAX_BYTES: Final = 256 * 1024
 BODY_DEADLINE_S: Final = 30.0
+UNFINISHED_MAX_BYTES: Final = 64 * 1024 * 1024
+RETRY_AFTER_S: Final = 5
 DROPIN_PREFIX: Final = "/v1/runwayml/"
 
 _log = logger("web")
@@ -105,9 +107,18 @@ async def on_defect(request: Request, error: Exception) -> Response:
     return _answer_to(request, RelayError("the relay made a mistake; it is in its log"))
 
 
+class _Unfinished:
+    """The bytes of all bodies that have come in part: of a process, as its memory is."""
+
+    size_bytes = 0
+
+
 async def read_body(receive: Receive, *, max_bytes: int = BODY_MAX_BYTES, deadline_s: float = BODY_DEADLINE_S) -> bytes:
-    """The whole body, at most `max_bytes` (else 413) and within `deadline_s` (else 408)."""
-    chunks, size_bytes, more = [], 0, True
+    """The whole body, at most `max_bytes` (else 413) and within `deadline_s` (else 408).
+
+    Whoever sends slowly on many connections is told 503 before they fill the memory; a body that comes at once is not.
+    """
+    chunks, size_bytes, held_bytes, more = [], 0, 0, True
     try:
         async with asyncio.timeout(deadline_s):
             while more:
@@ -119,8 +130,15 @@ async def read_body(receive: Receive, *, max_bytes: int = BODY_MAX_BYTES, deadli
                 if size_bytes > max_bytes:
                     raise BodyTooLarge(f"the body is longer than {max_bytes} bytes")
                 more = message.get("more_body", False)
+                if more:
+                    held_bytes += len(chunks[-1])
+                    _Unfinished.size_bytes += len(chunks[-1])
+                    if _Unfinished.size_bytes > UNFINISHED_MAX_BYTES:
+                        raise Unavailable("too many bodies are on their way at once", retry_after_s=RETRY_AFTER_S)
     except TimeoutError as error:
         raise BodyTooSlow(f"the body did not come within {deadline_s:g} s") from error
+    finally:
+        _Unfinished.size_bytes -= held_bytes
     return b"".join(chunks)
 
 

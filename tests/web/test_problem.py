@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.web import problem
-from tests.journeys import EXAMPLE, Journey
+from tests.journeys import EXAMPLE, Journey, eventually
 from tests.wire import request, wire
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +111,24 @@ async def test_a_body_that_does_not_come_is_a_408(here: Journey, monkeypatch: py
 
     assert status == 408
     assert body["code"] == "body_too_slow"
+
+
+async def test_bodies_that_come_slowly_do_not_fill_the_memory_and_leave_room_for_those_that_come_at_once(
+    here: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problem, "UNFINISHED_MAX_BYTES", 10_000)
+    head = request("POST", "/callbacks/nobodys", JSON | {"Content-Length": "20000"})
+    async with wire(here.relay_url) as first, wire(here.relay_url) as second:
+        await first.send(head + b"x" * 6_000)
+        await eventually(lambda: problem._Unfinished.size_bytes == 6_000)
+        await second.send(head + b"x" * 6_000)
+        refused, why = await second.answer()
+        at_once = await here.submit()
+        assert problem._Unfinished.size_bytes == 6_000
+    await eventually(lambda: problem._Unfinished.size_bytes == 0)
+
+    assert (refused, why["code"]) == (503, "unavailable")
+    assert at_once["state"] == "queued"
 
 
 @pytest.mark.parametrize(
