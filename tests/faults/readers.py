@@ -128,7 +128,9 @@ class Reader:
             return
         except (OSError, asyncio.IncompleteReadError):
             self.here.tally.broken += 1
-            if self.here.ending_well and body.status == 200 and not body.whole and self.form != PAGE:
+            # Whoever had stopped to read is let go at the end, in the middle of what waited for it.
+            took_all = not connection.has_stalled
+            if self.here.ending_well and took_all and body.status == 200 and not body.whole and self.form != PAGE:
                 self.here.tally.truncated += 1
         except BaseException:
             connection.reset()
@@ -159,6 +161,7 @@ class Reader:
             if stalls:
                 stalls = False
                 self.here.tally.stalls += 1
+                connection.has_stalled = True
                 await asyncio.sleep(self.here.chance.uniform(*STALL_S))
 
     def _take(self, frame: Frame) -> None:

@@ -83,6 +83,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.has_stalled = False
 
     @classmethod
     async def to(cls, port: int) -> "Connection":
