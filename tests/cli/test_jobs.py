@@ -54,6 +54,9 @@ async def test_its_files_are_saved_whole_under_the_name_of_the_job(tmp_path: Pat
         again = await relay("watch", job["id"], f"--save={folder}", "--json", env=at(here))
         (tmp_path / "file").write_bytes(b"")
         refused = await relay("watch", job["id"], f"--save={tmp_path / 'file' / 'folder'}", env=at(here))
+        taken = tmp_path / "taken"
+        (taken / f"{job['id']}.mp4").mkdir(parents=True)
+        in_the_way = await relay("watch", job["id"], f"--save={taken}", env=at(here))
         of_all = await relay("watch", f"--save={folder}", env=at(here))
 
     path = folder / f"{job['id']}.mp4"
@@ -62,4 +65,6 @@ async def test_its_files_are_saved_whole_under_the_name_of_the_job(tmp_path: Pat
     assert json.loads(again[1].splitlines()[-1]) == {"type": "saved", "data": {"files": [str(path)]}}
     assert list(folder.iterdir()) == [path]
     assert (refused[0], refused[2].splitlines()[-1].endswith("cannot be written: Not a directory")) == (1, True)
+    assert (in_the_way[0], "cannot be written: Is a directory" in in_the_way[2]) == (1, True)
+    assert [path.name for path in taken.iterdir()] == [f"{job['id']}.mp4"]
     assert (of_all[0], "name it" in of_all[2]) == (2, True)

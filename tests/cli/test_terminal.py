@@ -84,6 +84,18 @@ async def test_every_list_fits_a_terminal_of_60_columns_and_cuts_no_id(tmp_path:
     assert any(line.split() == ["id", job] for line in in_a_row)
 
 
+async def test_a_job_is_followed_by_a_bar_that_fits_and_its_file_is_saved(tmp_path: Path) -> None:
+    async with journey(tmp_path) as here:
+        fields = ("model=gen4.5", "text_prompt=A coast", "duration=5", f"--save={tmp_path / 'videos'}")
+        lines = await at_a_terminal("submit", *fields, env=at(here))
+
+    bar, path = lines[-2:]
+    assert len(bar) <= COLUMNS
+    assert bar.split()[0] == "succeeded"
+    assert "100 %" in bar
+    assert Path(path).stat().st_size > 0
+
+
 async def test_ctrl_c_ends_what_follows_a_job_with_130_and_says_that_the_job_goes_on(tmp_path: Path) -> None:
     async with journey(tmp_path, times_s=(0.0, 600.0)) as here:
         job = await here.submit()
