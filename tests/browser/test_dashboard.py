@@ -60,6 +60,27 @@ async def test_whoever_holds_a_token_sees_what_it_may_do_and_no_more(tmp_path: P
     assert pages == ["Jobs", "New job"]
 
 
+async def test_whoever_signs_in_or_out_in_one_tab_does_so_in_all(tmp_path: Path, tabs: Tabs) -> None:
+    async with journey(tmp_path) as here:
+        shop = await token(here, "submit")
+        first = await sign_in(tabs, here.relay_url)
+        second = await tabs.open(here.relay_url)
+        await live(second)
+        await second.get_by_role("button", name="Sign out").click()
+        await expect(first.get_by_label("Token")).to_be_visible()
+        await eventually(lambda: here.node.app.state.streams.open == 0)
+        await second.get_by_label("Token").fill(shop["token"])
+        await second.get_by_role("button", name="Sign in").click()
+        await expect(first.locator(".name")).to_have_text(shop["name"])
+        await live(first)
+        await here.submit()
+        mine = (
+            await here.client.post("/v1/jobs", json=EXAMPLE, headers={"Authorization": f"Bearer {shop['token']}"})
+        ).json()
+        await expect(first.locator(".job")).to_have_count(1)
+        await expect(first.locator(".job a")).to_have_attribute("href", f"#/jobs/{mine['id']}")
+
+
 async def test_an_open_page_ends_with_its_token(tmp_path: Path, tabs: Tabs) -> None:
     clock = ManualClock()
     async with journey(tmp_path, clock=clock, sandbox_clock=clock) as here:

@@ -15,6 +15,7 @@
  * All tabs share one SharedWorker (Chromium, Firefox, Safari: no tab has to lead, and none that is frozen in the
  * background holds the others up). It opens one connection for each address, whoever follows it, and at most
  * STREAMS_MAX at once: more addresses than that take turns, so that requests and videos always find a connection.
+ * What stands behind a # in an address is not sent, and keeps the streams of two sessions apart.
  * Where there is no SharedWorker (Chrome on Android) a tab connects by itself, but only while somebody looks at it.
  *
  * `options`, all of them optional functions but the first two:

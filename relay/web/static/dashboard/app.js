@@ -87,7 +87,8 @@ const first = () => Object.keys(PAGES).find((name) => app.may(...PAGES[name].sco
 
 function connect() {
   following?.close()
-  following = follow('/v1/events', {
+  // Tabs share a stream by its address: what follows the sign never reaches the relay, and keeps two sessions apart.
+  following = follow(`/v1/events#${encodeURIComponent(session.name)}-${session.expiresAt}`, {
     event(event) {
       const { job, subject, reason } = event.data
       if (!job) app.say([event.type, subject, reason].filter(Boolean).join(': '), 'bad')
@@ -137,6 +138,7 @@ async function signIn(event) {
     return form.elements.token.select()
   }
   wrong = null
+  tabs.postMessage('session')
   connect()
   route()
 }
@@ -150,7 +152,16 @@ function signedOut() {
 
 async function signOut() {
   await app.attempt(() => call('DELETE', '/session'))
+  tabs.postMessage('session')
   signedOut()
+}
+
+/* The cookie is that of all tabs: whoever signs in or out in one of them does so in every other. */
+
+const tabs = new BroadcastChannel('relay-dashboard')
+tabs.onmessage = () => {
+  signedOut()
+  begin()
 }
 
 /* What is drawn */
