@@ -1,4 +1,4 @@
-"""Event stream clients that others have written: each gets all events of a job, though it is cut off in the middle."""
+"""Clients of others, and ours without a browser: each gets every event of a job, though it is cut off in the middle."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from relay.web.static import FOLDER
 from tests.browser.conftest import Tabs
 from tests.browser.proxy import proxy
 from tests.journeys import WAIT_S, journey
@@ -84,6 +85,14 @@ async def npms_eventsource(url: str, reader: Reader, tabs: Tabs) -> None:
             await reader.take(*json.loads(line))
 
 
+async def our_module_in_node(url: str, reader: Reader, tabs: Tabs) -> None:
+    script = f"""import {{ follow }} from {json.dumps(str(FOLDER / "relay.js"))}
+      follow({json.dumps(url)}, {{ event: ({{ id, type }}) => console.log(JSON.stringify([id, type])) }})"""
+    async with lines_of("node", "--input-type=module", "--eval", script) as lines:
+        async for line in lines:
+            await reader.take(*json.loads(line))
+
+
 async def httpx2s_event_source(url: str, reader: Reader, tabs: Tabs) -> None:
     """It reads one answer; to come back with the last id is the program's business."""
     last = ""
@@ -116,13 +125,13 @@ async def curl(url: str, reader: Reader, tabs: Tabs) -> None:
 
 @pytest.mark.parametrize(
     "client",
-    [browsers_event_source, npms_eventsource, httpx2s_event_source, curl],
-    ids=["EventSource", "npm", "httpx2", "curl"],
+    [browsers_event_source, npms_eventsource, our_module_in_node, httpx2s_event_source, curl],
+    ids=["EventSource", "npm", "node", "httpx2", "curl"],
 )
 async def test_a_client_that_was_cut_off_has_every_event_once(
     tmp_path: Path, tabs: Tabs, client: Callable[[str, Reader, Tabs], Coroutine[Any, Any, None]]
 ) -> None:
-    if client is npms_eventsource and shutil.which("node") is None:
+    if client in (npms_eventsource, our_module_in_node) and shutil.which("node") is None:
         pytest.skip("there is no node here")
     async with journey(tmp_path, times_s=(0.01, 1e6)) as here, proxy(here.relay_url) as front:
         job = await here.submit()
@@ -138,4 +147,5 @@ async def test_a_client_that_was_cut_off_has_every_event_once(
 
     assert reader.types == WHOLE
     assert len({event_id for event_id, _ in reader.events}) == len(WHOLE)
-    assert len([head for head in front.heads if "/events" in head]) == 2
+    # Our module asks whether there is more, and is told that there is not.
+    assert len([head for head in front.heads if "/events" in head]) == (3 if client is our_module_in_node else 2)
