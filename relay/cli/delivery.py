@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from relay.cli.remote import ask, of_relay, print_json, print_table
+from relay.cli.remote import ask, of_relay, print_json, print_sentences, print_table
 from relay.client import RelayClient
 from relay.clock import SystemClock
 
@@ -41,7 +41,7 @@ def show(url: str, token: str, as_json: bool, delivery: str) -> None:
     found, why = ask(url, token, both)
     _print({**found, "why": why} if as_json else found, as_json)
     if not as_json:
-        click.echo("\n" + "\n".join(why["sentences"]))
+        print_sentences(why["sentences"])
 
 
 @command.command(help="Send a delivery again now, under the same id.")

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from relay.cli.remote import ask, of_relay, print_json, print_table
+from relay.cli.remote import ask, of_relay, print_json, print_sentences, print_table
 from relay.client import GAP, NOTICE, RelayClient
 from relay.errors import ClientError
 
@@ -99,7 +99,7 @@ def show(url: str, token: str, as_json: bool, job: str) -> None:
     print_table((name, f"{found[name]:.0%}" if name == "progress" else found[name]) for name in SHOWN)
     for artifact in found["artifacts"]:
         click.echo(artifact["url"])
-    click.echo("\n" + "\n".join(why["sentences"]))
+    print_sentences(why["sentences"])
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from textwrap import fill
 from typing import Any, Final, TypeVar
 
 import click
@@ -25,7 +26,7 @@ def of_relay(command: Command) -> Command:
     """The options of a command that speaks to a relay."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        click.option("--token", envvar="RELAY_TOKEN", required=True, help="A token of the relay; or RELAY_TOKEN."),
+        click.option("--token", envvar="RELAY_TOKEN", default="", help="A token of the relay; or RELAY_TOKEN."),
         click.option(
             "--url", envvar="RELAY_URL", default="http://127.0.0.1:8080", show_default=True, help="Or RELAY_URL."
         ),
@@ -41,6 +42,8 @@ def ask(url: str, token: str, question: Callable[[RelayClient], Awaitable[T]]) -
         async with RelayClient(url, token) as client:
             return await question(client)
 
+    if not token:
+        raise click.UsageError("a token of the relay is needed: --token, or RELAY_TOKEN")
     try:
         return asyncio.run(asked())
     except ClientError as error:
@@ -85,9 +88,19 @@ def print_table(rows: Iterable[Sequence[Any]], *headings: str) -> None:
             break
     console.width = max(console.width, needed)
     console.print(table)
+    if not cells:
+        click.echo("(none)", err=True)
     if count < len(headings):
         said = f"(too narrow for: {', '.join(headings[count:])}; --json shows all)"
         Console(stderr=True, highlight=False, markup=False).print(said)
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Sentences for people, below what they explain; a terminal gets them broken between words."""
+    console = Console()
+    width = console.width if console.is_terminal else WIDTH_MAX
+    for sentence in ("", *sentences):
+        click.echo(fill(sentence, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _table(cells: Sequence[Sequence[str]], headings: Sequence[str]) -> Table:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from relay.cli.remote import ask, listed, of_relay, print_json, print_table
+from relay.cli.remote import ask, listed, of_relay, print_json, print_sentences, print_table
 from relay.client import RelayClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,7 +77,7 @@ def show(url: str, token: str, as_json: bool, subscription: str, job: str | None
     found, why = ask(url, token, both)
     _print({**found, "why": why} if as_json else found, as_json)
     if not as_json:
-        click.echo("\n" + "\n".join(why["sentences"]))
+        print_sentences(why["sentences"])
 
 
 @command.command(help="Change a subscription; what is not named stays, and an empty value takes a condition away.")

@@ -13,22 +13,17 @@ from relay.client import RelayClient
 from relay.sandbox.scenarios import SCENARIOS, Scenario
 
 
-def _print_list(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if not wanted:
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for name, scenario in SCENARIOS.items():
-        table.add_row(name, scenario.sentence)
-    Console(highlight=False).print(table)
-    ctx.exit()
-
-
 @click.command(help="Set up SCENARIO at the sandbox and submit a job into it; --list tells them all.")
-@click.argument("scenario", type=click.Choice(list(SCENARIOS)), metavar="SCENARIO")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_list, help="The scenarios.")
+@click.argument("scenario", required=False, type=click.Choice(list(SCENARIOS)), metavar="SCENARIO")
+@click.option("--list", "listed", is_flag=True, help="The scenarios.")
 @click.option("--sandbox", default="http://127.0.0.1:9000", show_default=True, help="Where the sandbox is.")
 @of_relay
-def command(url: str, token: str, as_json: bool, scenario: str, sandbox: str) -> None:
+def command(url: str, token: str, as_json: bool, scenario: str | None, listed: bool, sandbox: str) -> None:
+    if listed:
+        _print_list(as_json)
+        return
+    if scenario is None:
+        raise click.UsageError("which scenario? --list tells them all")
     chosen = SCENARIOS[scenario]
     _set_up(sandbox, chosen)
     job: dict[str, Any] = ask(url, token, lambda client: _submit(client, chosen, scenario))
@@ -38,6 +33,16 @@ def command(url: str, token: str, as_json: bool, scenario: str, sandbox: str) ->
         click.echo(f"{scenario}: {chosen.sentence}\njob {job['id']}")
         if (job["queuePosition"] or 1) > 1:
             click.echo("other jobs wait before it: what happens to creates happens to the first of them")
+
+
+def _print_list(as_json: bool) -> None:
+    if as_json:
+        print_json({name: scenario.sentence for name, scenario in SCENARIOS.items()})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, scenario in SCENARIOS.items():
+        table.add_row(name, scenario.sentence)
+    Console(highlight=False).print(table)
 
 
 async def _submit(client: RelayClient, scenario: Scenario, name: str) -> dict[str, Any]:

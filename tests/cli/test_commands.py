@@ -86,8 +86,14 @@ async def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
 
 async def test_trigger_lists_every_scenario(tmp_path: Path) -> None:
     _, listed, _ = await relay("trigger", "--list", folder=tmp_path)
+    _, text, _ = await relay("trigger", "--list", "--json", folder=tmp_path)
+    none = await relay("trigger", "--token=x", folder=tmp_path)
+    nobody = await relay("jobs", folder=tmp_path)
 
     assert all(name in listed for name in SCENARIOS)
+    assert json.loads(text).keys() == SCENARIOS.keys()
+    assert (none[0], "--list" in none[2]) == (2, True)
+    assert (nobody[0], "RELAY_TOKEN" in nobody[2]) == (2, True)
 
 
 async def test_trigger_sets_a_scenario_up_and_sends_a_job_into_it(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ async def test_every_list_fits_a_terminal_of_60_columns_and_cuts_no_id(tmp_path:
     assert any(line.startswith(job) for line in lists["jobs"])
     assert "(too narrow for: " in "\n".join(lists["jobs"])
     assert any(line.split() == ["id", job] for line in in_a_row)
+    sentences = in_a_row[[line[:8] for line in in_a_row].index("Accepted") :]
+    assert len(sentences) > 2
+    assert max(map(len, sentences)) <= COLUMNS
 
 
 async def test_a_job_is_followed_by_a_bar_that_fits_and_its_file_is_saved(tmp_path: Path) -> None:
