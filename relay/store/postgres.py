@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import asyncpg
 
@@ -23,9 +24,8 @@ from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.store.dialect import numbered, prepare
 from relay.store.migrate import pending
 from relay.store.reads import FIRST_DUE, Reads
-from relay.store.statements import KEPT_QUARANTINE
 from relay.store.transaction import OF_ONE, apart, rolled_back, together
-from relay.store.trimming import BITES, Kind
+from relay.store.trimming import BITES, QUARANTINE_BITE, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -37,11 +37,12 @@ READERS: Final = 4
 CONNECT_S: Final = 10.0
 COMMAND_S: Final = 30.0
 AGAIN_S: Final = 1.0
-FATE_S: Final = 10.0
+FATE_S: Final = 20.0
 # Advisory locks of this database: who writes now, and whose workers work.
 WRITING: Final = 0x72656C61
 LEADING: Final = 0x72656C62
 CHANNEL: Final = "relay"
+WRITER: Final = "writer:"
 VERSION_MIN: Final = 14
 _SETTINGS: Final = {
     "application_name": "relay",
@@ -62,6 +63,8 @@ AWAY: Final = (
     ),
     *(asyncpg.InsufficientResourcesError, asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.PostgresIOError),
     *(asyncpg.ReadOnlySQLTransactionError, asyncpg.TooManyConnectionsError),
+    # A connection that was lost in the midst of something is used once more before that is noticed.
+    asyncpg.InternalClientError,
 )
 
 
@@ -102,6 +105,8 @@ class PostgresStore(Reads):
         self._lost = asyncio.Event()
         self._writing: asyncpg.Connection | None = None
         self._writer = Writer(self._commit, self._told, metrics)
+        # Of its groups the last one that is written, in the database: an answer to COMMIT may be lost.
+        self._name, self._written = f"{WRITER}{uuid4()}", 0
         self._tasks = [asyncio.create_task(self._follow(), name="follower")]
         self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
 
@@ -112,14 +117,14 @@ class PostgresStore(Reads):
         """Prove that a transaction can be written; a standby that was not promoted refuses."""
         await self._execute("UPDATE meta SET value = (CAST(value AS BIGINT) + 1)::text WHERE name = 'touched'")
 
-    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
-        rows = await self._fetch_rows(KEPT_QUARANTINE, {"entries": max_entries, "bytes": max_bytes})
-        first = rows[0]["seq"]
-        return await self._execute("DELETE FROM quarantine WHERE seq < $1", 2**62 if first is None else first)
+    async def trim_quarantine(self, max_entries: int, max_bytes: int, rows: int) -> int:
+        return await self._delete(QUARANTINE_BITE, {"entries": max_entries, "bytes": max_bytes, "rows": rows})
 
     async def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
-        text, names = numbered(BITES[kind])
-        values = {"before_ms": before_ms, "rows": rows}
+        return await self._delete(BITES[kind], {"before_ms": before_ms, "rows": rows})
+
+    async def _delete(self, sql: str, values: dict[str, int]) -> int:
+        text, names = numbered(sql)
         return await self._execute(text, *(values[name] for name in names))
 
     @asynccontextmanager
@@ -138,6 +143,8 @@ class PostgresStore(Reads):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await self._execute("DELETE FROM meta WHERE name = $1", self._name)
         if self._writing is not None:
             await _closed(self._writing)
         with contextlib.suppress(*AWAY):
@@ -164,20 +171,21 @@ class PostgresStore(Reads):
             await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({WRITING})")
             # A statement of its own: what this one sees was committed after the lock was had.
             row = await sql.fetchrow(
-                "SELECT value, pg_current_xact_id()::text AS id, "
-                "(SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM meta WHERE name = 'head'"
+                "SELECT value, (SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM meta WHERE name = 'head'"
             )
             head, self.epoch = int(row["value"]), row["epoch"]
             written: Written = await decide(sql, group, head, self.epoch, self._keeping)
         except BaseException:
             await rolled_back(sql)
             raise
+        self._written += 1
+        mark = f"INSERT INTO meta VALUES ('{self._name}', '{self._written}') ON CONFLICT (name) DO UPDATE SET value = "
         moved = f"UPDATE meta SET value = '{written.head:d}' WHERE name = 'head'; " if written.head != head else ""
         work = "work" if written.for_workers else ""
         try:
-            await sql.execute(f"{moved}SELECT pg_notify('{CHANNEL}', '{work}'); COMMIT")
+            await sql.execute(f"{mark}excluded.value; {moved}SELECT pg_notify('{CHANNEL}', '{work}'); COMMIT")
         except AWAY:
-            if await self._fate(row["id"]) != "committed":
+            if not await self._is_written(self._written):
                 raise
             _log.warning("commit.confirmed", meaning="the connection was lost while the commit was answered")
         except BaseException:
@@ -185,21 +193,25 @@ class PostgresStore(Reads):
             raise
         return written
 
-    async def _fate(self, transaction_id: str) -> str | None:
-        """What became of a transaction whose commit was not answered; None when nobody can say in time."""
+    async def _is_written(self, number: int) -> bool:
+        """Whether a group is, whose COMMIT was not answered; no when nobody can say in time.
+
+        Who has the lock sees what became of whoever had it before. A transaction's own number would say nothing: after
+        a crash the server gives those again that it had not written down.
+        """
         with contextlib.suppress(*AWAY):
             async with asyncio.timeout(FATE_S):
                 while True:
                     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                         sql = await self._link.connect()
                         try:
-                            fate = await sql.fetchval("SELECT pg_xact_status($1::text::xid8)", transaction_id)
+                            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({WRITING})")
+                            last = await sql.fetchval("SELECT value FROM meta WHERE name = $1", self._name)
                         finally:
                             await _closed(sql)
-                        if fate != "in progress":
-                            return str(fate)
+                        return last is not None and int(last) == number
                     await _clock.sleep(AGAIN_S)
-        return None
+        return False
 
     def _told(self, written: Written) -> None:
         self._work |= written.for_workers
@@ -222,6 +234,8 @@ class PostgresStore(Reads):
                 continue
             except Exception:  # a defect in a reader's wake must not end the following
                 _log.exception("committed.failed")
+                await _clock.sleep(AGAIN_S)
+                self._news.set()
                 continue
             if head == seen:
                 self._committed(head, ())
@@ -309,6 +323,7 @@ class Link:
             command_timeout=COMMAND_S,
             server_settings=_SETTINGS,
             init=prepare,
+            reset=_as_it_is,
         )
 
     async def open(self, new_hex: Callable[[int], str]) -> None:
@@ -376,6 +391,10 @@ async def open_store(
 
 def _tell(gone: asyncio.Event, connection: Any) -> None:
     gone.set()
+
+
+async def _as_it_is(connection: Any) -> None:
+    """Readers change nothing of their connection: it needs no trip to the server to be used again."""
 
 
 async def _closed(connection: asyncpg.Connection) -> None:

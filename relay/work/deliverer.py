@@ -27,6 +27,7 @@ AT_ONCE_EACH: Final = 8
 LEASE_MS: Final = 60_000
 # Longer than a send: of a claim that has no more left, somebody else may be sending before this one is done.
 LEFT_MS: Final = 20_000
+LOOK_AGAIN_MS: Final = 10_000
 RELEASED_AT_ONCE: Final = 500
 
 
@@ -64,7 +65,10 @@ class Deliverer(Worker):
                 if claimed is not None:
                     self._flying[one.place] += 1
                     self.spawn(self._deliver(claimed, one.place))
-        return await self._store.next_due_ms(self._full()) if room > 0 else None
+        next_ms = await self._store.next_due_ms(self._full()) if room > 0 else None
+        if self._store.shared:  # a lease of a relay that is gone may end before
+            return min(next_ms or 2**62, self._clock.now_ms() + LOOK_AGAIN_MS)
+        return next_ms
 
     def _full(self) -> list[str]:
         return [place for place, flying in self._flying.items() if flying >= self._room(place)]

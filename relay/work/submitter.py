@@ -22,6 +22,7 @@ TOKENS_LOOKED_AT: Final = 1_000
 STOPPED: Final = "the relay was stopped while the request was under way"
 # Where several relays share the database, an attempt that is sent later than this could be given up in the midst.
 BEGUN_MS: Final = 20_000
+LOOK_AGAIN_MS: Final = 10_000
 LATE: Final = "the relay stood still before the request, and another one may have given it up: nothing was sent"
 BROKEN: Final = "the relay made a mistake while the request was under way; its log says which"
 
@@ -67,8 +68,14 @@ class Submitter(Worker):
         return found
 
     async def step(self) -> int | None:
-        if self._lease_ms:
-            await self.recover()
+        if not self._lease_ms:
+            return await self._submit()
+        await self.recover()
+        # A lease of a relay that is gone may end before anything else happens.
+        return min(await self._submit() or 2**62, self._clock.now_ms() + LOOK_AGAIN_MS)
+
+    async def _submit(self) -> int | None:
+        """Start what may be started; when there may be something next."""
         while not self._stopping:
             if await self._store.hold() is not None:
                 return None

@@ -11,7 +11,7 @@ import pytest
 from relay.core.event import Event
 from relay.errors import ConfigurationError, Unavailable
 from relay.store import postgres as engine
-from relay.store.contract import EventFilter
+from relay.store.contract import EventFilter, JobFilter
 from relay.store.dialect import numbered, placed
 from relay.store.postgres import PostgresStore
 from relay.store.rows import update
@@ -193,7 +193,7 @@ async def test_what_is_due_is_found_along_an_index_and_not_by_looking_at_every_d
         fetch, plans = store._fetch, list[str]()
 
         async def explained(sql: str, values: dict[str, Any]) -> Any:
-            plans.extend(row[0] for row in await fetch(f"EXPLAIN {sql}", values))
+            plans.extend(row["QUERY PLAN"] for row in await fetch(f"EXPLAIN {sql}", values))
             return await fetch(sql, values)
 
         store._fetch = explained
@@ -201,3 +201,33 @@ async def test_what_is_due_is_found_along_an_index_and_not_by_looking_at_every_d
         plan = "\n".join(plans)
         assert "deliveries_due" in plan
         assert "Join Filter: (SubPlan" not in plan, plan
+
+
+async def test_a_commit_that_the_server_has_lost_is_not_taken_for_one_that_it_has(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        await store.apply(queued("before"))
+        assert store._writing is not None
+        real = store._writing
+
+        class Cut:
+            """The connection as it is, but its COMMIT is lost on the way, and another relay writes at once."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            async def execute(self, sql: str, *values: Any) -> None:
+                if sql.endswith("COMMIT"):
+                    await real.execute("ROLLBACK")
+                    other = await opened(stack, url)
+                    await other.apply(queued("another's"))
+                    raise ConnectionResetError("cut")
+                await real.execute(sql, *values)
+
+        store._writing = Cut()
+        with pytest.raises(Unavailable, match="cannot be written"):
+            await store.apply(queued("lost"))
+        assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["another's", "before"]
