@@ -249,8 +249,8 @@ class Store(Protocol):
 
     async def quarantine(self, before_seq: int | None, limit: int) -> list[Quarantined]: ...
 
-    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
-        """Delete the oldest until both bounds hold; how many were deleted."""
+    async def trim_quarantine(self, max_entries: int, max_bytes: int, rows: int) -> int:
+        """Delete the oldest, as long as one of the bounds does not hold; how many were deleted, at most `rows`."""
         ...
 
     async def used_key(self, key: str) -> UsedKey | None:

@@ -29,8 +29,7 @@ from relay.store.held import Held
 from relay.store.migrate import pending
 from relay.store.reads import Reads
 from relay.store.rows import for_many
-from relay.store.statements import KEPT_QUARANTINE
-from relay.store.trimming import BITES, Kind
+from relay.store.trimming import BITES, QUARANTINE_BITE, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
 R = TypeVar("R")
@@ -91,11 +90,12 @@ class SqliteStore(Reads):
         """At once and for ever: nobody else can open the file."""
         yield asyncio.Event()
 
-    async def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
-        return await self._in_thread(lambda: self._file.trim_quarantine(max_entries, max_bytes))
+    async def trim_quarantine(self, max_entries: int, max_bytes: int, rows: int) -> int:
+        values = {"entries": max_entries, "bytes": max_bytes, "rows": rows}
+        return await self._in_thread(lambda: self._file.delete(QUARANTINE_BITE, values))
 
     async def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
-        return await self._in_thread(lambda: self._file.trim(kind, before_ms, rows))
+        return await self._in_thread(lambda: self._file.delete(BITES[kind], {"before_ms": before_ms, "rows": rows}))
 
     async def check(self) -> None:
         await self._in_thread(self._file.touch)
@@ -401,18 +401,10 @@ class WritingFile:
             self._roll_back()
             raise _cannot_write(error) from error
 
-    def trim_quarantine(self, max_entries: int, max_bytes: int) -> int:
-        """Delete the oldest entries, so that at most so many, and so many bytes, are left."""
+    def delete(self, sql: str, values: dict[str, int]) -> int:
+        """How many rows went by this one statement."""
         try:
-            first = self._sql.execute(KEPT_QUARANTINE, {"entries": max_entries, "bytes": max_bytes}).fetchone()["seq"]
-            cursor = self._sql.execute("DELETE FROM quarantine WHERE seq < ?", (first if first is not None else 2**62,))
-        except sqlite3.Error as error:
-            raise _cannot_write(error) from error
-        return cursor.rowcount
-
-    def trim(self, kind: Kind, before_ms: int, rows: int) -> int:
-        try:
-            return self._sql.execute(BITES[kind], {"before_ms": before_ms, "rows": rows}).rowcount
+            return self._sql.execute(sql, values).rowcount
         except sqlite3.Error as error:
             raise _cannot_write(error) from error
 

@@ -324,12 +324,6 @@ class Pending:
                     yield f"DELETE FROM {table} WHERE job_id = ?", [(record.id,)]
 
 
-# The first entry that stays when at most so many, and so many bytes, do.
-KEPT_QUARANTINE: Final = (
-    "SELECT min(seq) AS seq FROM (SELECT seq, row_number() OVER newest AS place, "
-    "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) AS entry "
-    "WHERE place <= :entries AND bytes <= :bytes"
-)
 EMPTY: Final = zlib.compress(b"")
 _COUNT: Final = (
     "INSERT INTO tallies (at_ms, figure, model, account, bucket, counted) VALUES (?, ?, ?, ?, ?, ?) "

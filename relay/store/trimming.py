@@ -6,7 +6,7 @@ meanwhile. Rows are looked at oldest first along an index, and no more of them t
 
 from typing import Final, Literal
 
-Kind = Literal["keys", "callbacks", "deliveries", "events", "tallies", "breakers"]
+Kind = Literal["keys", "callbacks", "deliveries", "events", "tallies", "breakers", "replays"]
 
 _OPEN: Final = "state IN ('waiting', 'due', 'sending')"
 # The first event that is too young to go, or the one behind the oldest `rows`.
@@ -43,4 +43,13 @@ BITES: Final[dict[Kind, str]] = {
         "DELETE FROM breakers WHERE place IN (SELECT place FROM breakers WHERE since_ms < :before_ms "
         "AND open_until_ms < :before_ms LIMIT :rows)"
     ),
+    "replays": (
+        "DELETE FROM replays WHERE seq IN (SELECT seq FROM replays WHERE finished_at_ms < :before_ms LIMIT :rows)"
+    ),
 }
+# The oldest of those behind the newest so many, or the newest so many bytes.
+QUARANTINE_BITE: Final = (
+    "DELETE FROM quarantine WHERE seq IN (SELECT seq FROM (SELECT seq, row_number() OVER newest AS place, "
+    "sum(size_bytes) OVER newest AS bytes FROM quarantine WINDOW newest AS (ORDER BY seq DESC)) AS entry "
+    "WHERE place > :entries OR bytes > :bytes ORDER BY seq LIMIT :rows)"
+)

@@ -18,6 +18,7 @@ KEYS_KEPT_MS: Final = 36 * 3600 * 1000
 # Rows, and jobs with all that is stored of each, that go by one transaction: whoever waits for it waits so long.
 BITE_ROWS: Final = 200
 BITE_JOBS: Final = 20
+BITE_BODIES: Final = 50
 EVERY_MS: Final = 60_000
 # In between, while there is more: others have the store for most of the time.
 BREATH_MS: Final = 100
@@ -37,6 +38,7 @@ class Retention:
         yield "deliveries", self.events_ms
         yield "events", self.events_ms
         yield "breakers", self.events_ms
+        yield "replays", self.events_ms
         yield "tallies", self.jobs_ms
 
 
@@ -57,10 +59,8 @@ class Janitor(Worker):
         now_ms = self._clock.now_ms()
         if now_ms < self._due_ms <= now_ms + EVERY_MS:
             return self._due_ms
-        gone = await self._store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES)
-        if gone:
-            self._log.info("quarantine.trimmed", entries=gone)
-        is_full = await self._store.trim("keys", now_ms - KEYS_KEPT_MS, BITE_ROWS) == BITE_ROWS
+        is_full = await self._trim_quarantine()
+        is_full |= await self._store.trim("keys", now_ms - KEYS_KEPT_MS, BITE_ROWS) == BITE_ROWS
         if self._retention is not None:
             is_full |= await self._forget_jobs(now_ms - self._retention.jobs_ms)
             # What a replay has still to look at is as good as owed.
@@ -70,6 +70,12 @@ class Janitor(Worker):
                     is_full |= await self._trim(kind, now_ms - kept_ms)
         self._due_ms = now_ms + (BREATH_MS if is_full else EVERY_MS)
         return self._due_ms
+
+    async def _trim_quarantine(self) -> bool:
+        gone = await self._store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES, BITE_BODIES)
+        if gone:
+            self._log.info("quarantine.trimmed", rows=gone)
+        return gone == BITE_BODIES
 
     async def _trim(self, kind: Kind, before_ms: int) -> bool:
         """Whether there may be more."""

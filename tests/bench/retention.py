@@ -23,6 +23,7 @@ from relay.core.receiving import Arrived, CallbackReceived
 from relay.feed import Feed
 from relay.store.driver import sqlite3
 from relay.store.rows import put, to_row
+from relay.store.trimming import BITES
 from relay.vault import hash_token
 from relay.work import janitor
 from relay.work.janitor import Janitor, Retention
@@ -70,17 +71,17 @@ async def main(rows: int, old: int, seconds: float) -> None:
             jobs = [
                 (await here.running(number)).job_id for number in range(1 + int(2 * seconds * CALLBACKS_PER_S / 900))
             ]
-            trim = store._file.trim
+            delete, kind_of = store._file.delete, {sql: kind for kind, sql in BITES.items()}
 
-            def timed(kind: Any, before_ms: int, limit: int) -> int:
+            def timed(sql: str, values: dict[str, int]) -> int:
                 began_s, cpu_s = time.perf_counter(), time.thread_time()
-                gone = trim(kind, before_ms, limit)
+                gone = delete(sql, values)
                 if gone:
                     cpu_ms = (time.thread_time() - cpu_s) * 1000
-                    took_ms.append(((time.perf_counter() - began_s) * 1000, cpu_ms, kind, gone))
+                    took_ms.append(((time.perf_counter() - began_s) * 1000, cpu_ms, kind_of.get(sql), gone))
                 return gone
 
-            store._file.trim = timed  # type: ignore[assignment, method-assign]
+            store._file.delete = timed  # type: ignore[method-assign]
             retention = Retention(365 * DAY_MS, 30 * DAY_MS, 30 * DAY_MS)
             worker, waits_ms, began_s = Janitor(store, Feed(), clock, retention=retention), [], time.perf_counter()
 

@@ -211,7 +211,7 @@ async def test_of_the_quarantine_the_oldest_go(tmp_path: Path, entries: int, byt
         await apply_all(store, submitted(), started())
         for n in range(5):
             await store.apply(callback(f"spam {n}....".encode()[:10]))
-        assert await store.trim_quarantine(entries, bytes_) == 5 - left
+        assert sum([await store.trim_quarantine(entries, bytes_, 3) for _ in range(2)]) == 5 - left
         assert [row.body[5:6] for row in await store.quarantine(None, 9)] == [b"4", b"3", b"2", b"1", b"0"][:left]
 
 

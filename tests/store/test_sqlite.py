@@ -152,7 +152,7 @@ async def test_a_file_that_another_program_holds_is_unavailable_everywhere_that_
         other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
         try:
             other.execute("BEGIN IMMEDIATE")
-            for attempt in (store.apply(queued("a")), store.check(), store.trim_quarantine(1, 1)):
+            for attempt in (store.apply(queued("a")), store.check(), store.trim_quarantine(1, 1, 1)):
                 with pytest.raises(Unavailable, match="locked"):
                     await attempt
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.core.breaker import Breaker
-from relay.core.delivery import OPEN, Delivery
+from relay.core.delivery import OPEN, Delivery, Replay
 from relay.core.event import Event
 from relay.core.ledger import Callback
 from relay.core.steering import JobCancelled
@@ -134,7 +134,7 @@ async def test_callbacks_go_that_are_old_and_whose_job_has_ended_or_is_gone(tmp_
     assert again == [2, 1, 0]
 
 
-async def test_counts_and_breakers_go_when_nothing_has_happened_for_so_long(tmp_path: Path) -> None:
+async def test_counts_breakers_and_replays_go_when_nothing_has_happened_for_so_long(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await apply_all(store, queued("one"), queued("two"), JobCancelled("one", NOW_MS - 2 * 86_400_000))
         await store.apply(JobCancelled("two", NOW_MS + 2 * 86_400_000))
@@ -147,7 +147,12 @@ async def test_counts_and_breakers_go_when_nothing_has_happened_for_so_long(tmp_
         left = {tally.figure: tally.counted for tally in await store.tallies(0)}
         bites = [await store.trim("breakers", YOUNG_MS, ROWS) for _ in range(2)]
         places = {breaker.place for breaker in await store.breakers()}
+        asked: dict[str, Any] = {"selection": {}, "total": 0, "until_seq": 0, "created_at_ms": NOW_MS}
+        done, running = Replay(id="done", state="done", finished_at_ms=NOW_MS, **asked), Replay(id="running", **asked)
+        await store.apply(Writes((done, running)))
+        replays = (await store.trim("replays", YOUNG_MS, ROWS), [row.id for row in await store.replays_running(9)])
 
     assert before > 0
     assert left["cancelled"] == 1
     assert (bites, places) == ([2, 0], {"open", "new"})
+    assert replays == (1, ["running"])
