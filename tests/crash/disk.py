@@ -76,6 +76,9 @@ class Disk:
                 self._names.pop(call.texts[0].decode(), None)
             case "link":
                 self._names[call.texts[1].decode()] = self._names[call.texts[0].decode()]
+            case "rename":
+                old, new = (text.decode() for text in call.texts[:2])
+                self._names[new] = self._names.pop(old)
             case "read":
                 pass
             case other:
