@@ -328,7 +328,7 @@ def test_every_proof_that_the_documents_name_is_there() -> None:
         module = importlib.util.find_spec(name)
         assert module is not None, name
         assert not module.submodule_search_locations or importlib.util.find_spec(f"{name}.__main__"), name
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path).is_file() and not [*(ROOT / path).rglob("test_*.py")]] == []
 
 
 def endless() -> list[Block]:
