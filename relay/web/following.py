@@ -48,13 +48,14 @@ FIRST_PAGE: Final = 32
 class Start:
     """Where a reader begins; `gap` says that events between its position and here may be missing.
 
-    `head`: the end of the log, where that is where it begins.
+    `head`: the end of the log, where that is where it begins. `is_over`: nothing comes after what is missing.
     """
 
     cursor: Cursor
     requested: Cursor | None = None
     gap: bool = False
     head: int | None = None
+    is_over: bool = False
 
 
 async def is_over(state: Any, job_id: str, seq: int) -> bool:
@@ -246,7 +247,7 @@ class EventStream(Response):
         bye = "slow"
         try:
             if await self._send(send, await self._opening()):
-                bye = await self._follow(send)
+                bye = "" if self._start.is_over else await self._follow(send)
         except Unavailable:  # the head is out: a store that cannot be read for a while must not cut the body
             bye = "drain"
         if bye:

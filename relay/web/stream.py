@@ -68,7 +68,10 @@ async def _answer(
     if form is None:
         return await _page(request, start, wanted, limit, wait_s)
     if job_id is not None and await is_over(state, job_id, start.cursor.seq):
-        return Response(status_code=204)
+        if not start.gap:
+            return Response(status_code=204)
+        # What this reader has not seen is not kept any more: it is told so, and where to look.
+        start = replace(start, is_over=True)
     if state.streams.full:
         raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
     return EventStream(state, principal, start, wanted, job_id, form)

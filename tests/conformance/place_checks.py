@@ -143,6 +143,12 @@ async def a_place_before_the_first_event_that_is_kept_is_a_gap_of_so_many(target
         same("how many follow", len([name for name, _ in after if name.startswith("job.")]), 1)
     stream = await target.read(events_of(job), Last_Event_ID=f"{epoch}-{last - 1}")
     same("a gap where nothing is missing", stream.events[0].json["gap"], False)
+    await target.forget(1)
+    stream = await target.read(events_of(job), Last_Event_ID=ids[0])
+    same(
+        "what comes of a job of which no event is left", [e.type for e in stream.events], ["stream.open", "stream.gap"]
+    )
+    same("missed", stream.events[1].json["missed"], last - first)
 
 
 @check("contract 7")
