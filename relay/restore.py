@@ -39,6 +39,11 @@ def restore(source: Path, settings: Settings, now_ms: int, *, put_aside: bool) -
 
     `ConfigurationError` with the reason when `source` cannot be used or the database is in use.
     """
+    if settings.on_postgres:
+        raise ConfigurationError(
+            "RELAY_DATABASE_URL is PostgreSQL: restore it with its own tools (pg_restore, or a base backup and its "
+            "log), then call `relay restore --after-failover`"
+        )
     target = settings.database_path
     if not source.is_file():
         raise ConfigurationError(f"{source} is no file")
@@ -69,6 +74,24 @@ def restore(source: Path, settings: Settings, now_ms: int, *, put_aside: bool) -
         _forget(draft)
         os.close(held)
     return replace(made, opens=made.key_id in (None, *_key_ids(settings)), aside=aside)
+
+
+async def failed_over(settings: Settings, now_ms: int) -> str:
+    """What the PostgreSQL that is there now may lack is searched for before anything is sent; the new epoch.
+
+    `ConfigurationError` while a relay runs on it, or when it cannot be used.
+    """
+    if not settings.on_postgres:
+        raise ConfigurationError("--after-failover is for PostgreSQL: `relay restore FILE` does the same for SQLite")
+    try:
+        from relay.store import postgres
+    except ImportError as error:
+        message = "PostgreSQL needs the extra: pip install 'video-callback-relay[postgres]'"
+        raise ConfigurationError(message) from error
+    epoch = new_hex(8)
+    reason = f"the database was restored, or failed over, before {iso(now_ms)}"
+    await postgres.part(settings.database_url.get_secret_value(), epoch, SubmittingHeld(reason, now_ms), new_hex)
+    return epoch
 
 
 def _key_ids(settings: Settings) -> list[str]:

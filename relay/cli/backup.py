@@ -1,5 +1,6 @@
 """`relay backup`, `relay restore`: a copy of a running relay's database, and one put into its place."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import click
 from relay import settings as config
 from relay.cli.remote import ask, of_relay, print_json
 from relay.clock import SystemClock
+from relay.restore import failed_over
 from relay.restore import restore as put_into_place
 
 NO_KEY = "The key that its secrets are sealed with is not in it: keep relay.db.key, or RELAY_SECRET_KEY, apart."
@@ -25,10 +27,22 @@ def backup(url: str, token: str, as_json: bool, file: Path) -> None:
 
 
 @click.command(help="Put the backup FILE into the place of the database of RELAY_DATABASE_URL, while no relay runs.")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--replace", is_flag=True, help="Put a database that is there aside, under another name.")
-def restore(file: Path, replace: bool) -> None:
+@click.option(
+    "--after-failover",
+    is_flag=True,
+    help="PostgreSQL, without FILE: the database was restored, or is a standby that may lack the last commits.",
+)
+def restore(file: Path | None, replace: bool, after_failover: bool) -> None:
     settings = config.load()
+    if after_failover and file is None:
+        epoch = asyncio.run(failed_over(settings, SystemClock().now_ms()))
+        click.echo(f"The database's events go on in a new epoch, {epoch}.")
+        click.echo("Submitting is held: start the relays, let them search the upstream, then call `relay resume`.")
+        return
+    if after_failover or file is None:
+        raise click.UsageError("give the FILE to restore, or --after-failover without one")
     made = put_into_place(file, settings, SystemClock().now_ms(), put_aside=replace)
     click.echo(f"{file} is now {made.target}; its events go on in a new epoch, {made.epoch}.")
     if made.aside is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.core.artifacts import Keeping
+from relay.core.delivery import Delivery
 from relay.core.ledger import Changes, Happening, Loaded, Needs
 from relay.store.held import Held
 from relay.store.statements import BODIES_OF_JOB, Pending, Query, Rows, loaded, queries
@@ -97,14 +98,22 @@ def _looked_at(before: Loaded) -> Iterator[str]:
     if before.job is not None:
         yield before.job.id
     if before.delivery is not None:
-        yield before.delivery.job_id or before.delivery.id
+        yield _lane(before.delivery)
     if before.subscription is not None:
         yield from (before.subscription.id, before.subscription.place)
+
+
+def _lane(delivery: Delivery) -> str:
+    """Of the deliveries of a job only those to the same subscription wait for each other."""
+    return f"{delivery.job_id or delivery.id} {delivery.subscription_id}"
 
 
 def _changed(changes: Changes[Any]) -> Iterator[str]:
     """The same of what was decided."""
     for record in (*changes.puts, *changes.drops):
+        if isinstance(record, Delivery):
+            yield _lane(record)
+            continue
         for name in ("job_id", "id", "place"):
             if value := getattr(record, name, None):
                 yield value

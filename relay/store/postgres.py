@@ -44,6 +44,10 @@ LEADING: Final = 0x72656C62
 CHANNEL: Final = "relay"
 WRITER: Final = "writer:"
 VERSION_MIN: Final = 14
+PARTED: Final = (
+    "the database has lost what it had committed, as a standby may that was promoted: stop all relays, call "
+    "`relay restore --after-failover`, and start them again"
+)
 _SETTINGS: Final = {
     "application_name": "relay",
     # A relay that is cut off while it holds the lock must not keep the others waiting.
@@ -99,6 +103,8 @@ class PostgresStore(Reads):
         self._keeping = keeping
         self.instance = link.instance
         self.epoch = link.epoch
+        # The newest event that is known to have been committed.
+        self._head = link.head
         self._news = asyncio.Event()
         self._work = False
         self._leading = asyncio.Event()
@@ -174,6 +180,8 @@ class PostgresStore(Reads):
                 "SELECT value, (SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM meta WHERE name = 'head'"
             )
             head, self.epoch = int(row["value"]), row["epoch"]
+            if head < self._head:
+                raise Unavailable(PARTED, retry_after_s=RETRY_AFTER_S)
             written: Written = await decide(sql, group, head, self.epoch, self._keeping)
         except BaseException:
             await rolled_back(sql)
@@ -191,6 +199,7 @@ class PostgresStore(Reads):
         except BaseException:
             await rolled_back(sql)
             raise
+        self._head = max(self._head, written.head)
         return written
 
     async def _is_written(self, number: int) -> bool:
@@ -226,6 +235,7 @@ class PostgresStore(Reads):
             try:
                 while events := await self.events_after(seen, EventFilter(), EVENTS_PAGE):
                     seen = events[-1].seq
+                    self._head = max(self._head, seen)
                     self._committed(seen, events)
                 head = await self.head()
             except Unavailable:
@@ -387,6 +397,30 @@ async def open_store(
             raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
         stack.pop_all()
         return PostgresStore(link, pool, committed, for_workers, keeping, metrics)
+
+
+async def part(url: str, epoch: str, held: Happening[Any], new_hex: Callable[[int], str]) -> None:
+    """This log and the one it is a copy of have parted: its events go on in `epoch`, and `held` is the first thing.
+
+    `ConfigurationError` while a relay runs on the database, or when it cannot be used.
+    """
+    link = Link(url)
+    try:
+        await link.open(new_hex)
+        sql = await link.connect()
+        try:
+            if not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LEADING):
+                raise ConfigurationError("a relay runs on this database: stop all of them first")
+            await sql.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", epoch)
+            store = await open_store(url, new_hex=new_hex, committed=lambda head, events: None)
+            try:
+                await store.apply(held)
+            finally:
+                await store.close()
+        finally:
+            await _closed(sql)
+    except (*AWAY, asyncpg.PostgresError, ValueError, Unavailable) as error:
+        raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
 
 
 def _tell(gone: asyncio.Event, connection: Any) -> None:

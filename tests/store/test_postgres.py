@@ -231,3 +231,17 @@ async def test_a_commit_that_the_server_has_lost_is_not_taken_for_one_that_it_ha
         with pytest.raises(Unavailable, match="cannot be written"):
             await store.apply(queued("lost"))
         assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["another's", "before"]
+
+
+async def test_a_database_that_has_lost_what_it_had_committed_is_not_written_any_more(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        await store.apply(queued("one"))
+        await store.apply(queued("two"))
+        await store._execute("UPDATE meta SET value = '1' WHERE name = 'head'")
+        with pytest.raises(Unavailable, match="--after-failover"):
+            await store.apply(queued("three"))
+        assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["two", "one"]

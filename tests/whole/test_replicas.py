@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from relay.clock import ManualClock
+from tests.cli.test_commands import at
+from tests.cli.test_commands import relay as command
 from tests.journeys import Journey, Surroundings, surroundings, while_time_passes
 from tests.postgres import Cluster
 
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 SECRET_KEY = "A" * 43
 LONG_S = (10.0, 50.0)
+TOKENS: dict[str, str] = {"RELAY_UPSTREAM_TOKEN": "t", "RELAY_ADMIN_TOKEN": "a" * 24}
 
 
 @asynccontextmanager
@@ -56,3 +59,31 @@ async def test_what_one_relay_takes_another_one_tells_and_a_third_goes_on_with(
 
     assert running["id"] == seen["id"]
     assert (ended["state"], around.vendor.submits) == ("succeeded", 1)
+
+
+async def test_after_a_failover_nothing_is_sent_before_the_upstream_was_searched(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    env = {"RELAY_DATABASE_URL": url, "RELAY_SECRET_KEY": SECRET_KEY} | TOKENS
+    async with surroundings(tmp_path) as around:
+        async with relay_on(around, url) as here:
+            await here.ended((await here.submit())["id"])
+            epoch = here.node.app.state.store.epoch
+            while_it_runs = await command("restore", "--after-failover", env=env, folder=tmp_path)
+        code, out, err = await command("restore", "--after-failover", env=env, folder=tmp_path)
+        file = await command("restore", "copy.db", env=env, folder=tmp_path)
+        async with relay_on(around, url) as here:
+            waiting = await here.submit()
+            held = await here.until(lambda: here.get("/readyz"), lambda ready: bool(ready["hold"]["searchedAt"]))
+            seen = await here.job(waiting["id"])
+            code_of_resume, _, _ = await command("resume", env=at(here))
+            ended = await here.ended(waiting["id"])
+            events = (await here.get(f"/v1/jobs/{waiting['id']}/events"))["data"]
+
+    assert (while_it_runs[0], "a relay runs on this database" in while_it_runs[2]) == (1, True)
+    assert (code, "Submitting is held" in out) == (0, True), err
+    assert (file[0], "with its own tools" in file[2]) == (1, True)
+    assert "failed over" in held["hold"]["reason"]
+    assert (seen["state"], code_of_resume, ended["state"]) == ("queued", 0, "succeeded")
+    assert not events[0]["id"].startswith(epoch)
