@@ -187,3 +187,18 @@ async def test_no_word_of_help_waits_for_a_server_to_be_loaded(asked: list[str])
     if asked == ["--help"]:
         assert loaded & {"httpx2", "pydantic", "rich"} == set()
         assert "130" in out.decode()
+
+
+async def test_what_answers_and_is_no_relay_is_one_line_of_error(tmp_path: Path) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as other:
+        url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        code, shown, said = await relay("jobs", "--token=x", f"--url={url}", folder=tmp_path)
+
+    assert (code, shown) == (1, "")
+    assert said.splitlines() == [f"relay: what answers at {url} is no relay: it is not JSON"]
