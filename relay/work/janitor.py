@@ -1,6 +1,7 @@
 """Keeps what could grow for ever within its bounds."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -54,39 +55,35 @@ class Janitor(Worker):
     def __init__(self, store: Store, feed: Feed, clock: Clock, *, retention: Retention | None = None) -> None:
         super().__init__(store, feed, clock)
         self._retention = retention
+        self._gone: Counter[str] = Counter()
 
     async def step(self) -> int | None:
         now_ms = self._clock.now_ms()
         if now_ms < self._due_ms <= now_ms + EVERY_MS:
             return self._due_ms
-        is_full = await self._trim_quarantine()
-        is_full |= await self._store.trim("keys", now_ms - KEYS_KEPT_MS, BITE_ROWS) == BITE_ROWS
+        store = self._store
+        bodies = await store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES, BITE_BODIES)
+        is_full = self._went("quarantine", bodies, BITE_BODIES)
+        is_full |= self._went("keys", await store.trim("keys", now_ms - KEYS_KEPT_MS, BITE_ROWS), BITE_ROWS)
         if self._retention is not None:
-            is_full |= await self._forget_jobs(now_ms - self._retention.jobs_ms)
+            is_full |= self._went("jobs", await self._forget_jobs(now_ms - self._retention.jobs_ms), BITE_JOBS)
             # What a replay has still to look at is as good as owed.
-            is_replaying = bool(await self._store.replays_running(1))
+            is_replaying = bool(await store.replays_running(1))
             for kind, kept_ms in self._retention.kinds():
                 if not (is_replaying and kind == "deliveries"):
-                    is_full |= await self._trim(kind, now_ms - kept_ms)
+                    is_full |= self._went(kind, await store.trim(kind, now_ms - kept_ms, BITE_ROWS), BITE_ROWS)
+        if self._gone and not is_full:
+            self._log.info("trimmed", **self._gone)
+            self._gone.clear()
         self._due_ms = now_ms + (BREATH_MS if is_full else EVERY_MS)
         return self._due_ms
 
-    async def _trim_quarantine(self) -> bool:
-        gone = await self._store.trim_quarantine(QUARANTINE_MAX_ENTRIES, QUARANTINE_MAX_BYTES, BITE_BODIES)
-        if gone:
-            self._log.info("quarantine.trimmed", rows=gone)
-        return gone == BITE_BODIES
+    def _went(self, what: str, rows: int, bite: int) -> bool:
+        """Whether it was a whole bite, so that there may be more."""
+        if rows:
+            self._gone[what] += rows
+        return rows == bite
 
-    async def _trim(self, kind: Kind, before_ms: int) -> bool:
-        """Whether there may be more."""
-        gone = await self._store.trim(kind, before_ms, BITE_ROWS)
-        if gone:
-            self._log.info(f"{kind}.trimmed", rows=gone)
-        return gone == BITE_ROWS
-
-    async def _forget_jobs(self, before_ms: int) -> bool:
+    async def _forget_jobs(self, before_ms: int) -> int:
         old = await self._store.jobs_to_go(before_ms, BITE_JOBS)
-        went = await asyncio.gather(*(self._store.apply(JobForgotten(job_id, before_ms)) for job_id in old))
-        if any(went):
-            self._log.info("jobs.forgotten", jobs=sum(went))
-        return sum(went) == BITE_JOBS
+        return sum(await asyncio.gather(*(self._store.apply(JobForgotten(job_id, before_ms)) for job_id in old)))
