@@ -331,6 +331,16 @@ def test_every_proof_that_the_documents_name_is_there() -> None:
     assert [path for path in paths if not (ROOT / path).is_file() and not [*(ROOT / path).rglob("test_*.py")]] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_within_the_repository_leads_somewhere(document: str) -> None:
+    titles = re.findall(r"^##+ (.+)$", DOCUMENTS[document], re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    for place, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", DOCUMENTS[document])):
+        assert place.startswith("https://") or (ROOT / document).parent.joinpath(place).exists(), place
+        assert place or anchor in anchors, anchor
+
+
 def endless() -> list[Block]:
     return [block for document in DOCUMENTS for block in blocks(document) if block.note in ENDLESS]
 
