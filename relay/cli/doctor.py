@@ -31,7 +31,9 @@ MARKS: Final = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option("--url", envvar="RELAY_URL", help="Of the running relay; or RELAY_URL, else as the settings have it.")
-@click.option("--token", envvar="RELAY_TOKEN", help="Of the running relay; or RELAY_TOKEN, else the admin token.")
+@click.option(
+    "--token", envvar="RELAY_TOKEN", help="Of the running relay; or RELAY_TOKEN, else, without --url, the admin token."
+)
 def command(as_json: bool, url: str | None, token: str | None) -> None:
     findings = asyncio.run(_examine(url, token))
     if as_json:
@@ -53,10 +55,12 @@ async def _examine(url: str | None, token: str | None) -> list[Finding]:
         if settings.on_postgres:
             found.append(await server.examine(settings))
         found += await upstream.examine(settings)
-        token = token or settings.admin_token.get_secret_value()
-    at = url or (_listening(settings) if settings is not None else None)
-    if at is not None:
-        found += await running.examine(at.rstrip("/"), token, expected=url is not None)
+    if url is not None:
+        found += await running.examine(url.rstrip("/"), token, expected=True)
+    elif settings is not None:
+        # The admin token goes to this relay's own address alone.
+        own = token or settings.admin_token.get_secret_value()
+        found += await running.examine(_listening(settings), own, expected=False)
     return found
 
 

@@ -80,6 +80,21 @@ async def test_without_a_running_relay_its_part_is_skipped_unless_somebody_said_
     assert "public address" not in found[0]
 
 
+async def test_the_admin_token_of_this_place_goes_to_no_address_that_somebody_named(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with surroundings(tmp_path) as around, await asyncio.start_server(listen, "127.0.0.1", 0) as other:
+        url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        await relay("doctor", folder=tmp_path, env=environment(around, free_port()) | {"RELAY_URL": url})
+
+    assert heads
+    assert ADMIN_TOKEN.encode() not in b"".join(heads)
+
+
 @asynccontextmanager
 async def misled(
     folder: Path, answer: Callable[[Request, httpx2.AsyncClient], object]
