@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 from starlette.applications import Starlette
@@ -38,6 +39,7 @@ TASK_S: Final = (1.0, 8.0)
 CALLBACKS_A_JOB: Final = 40
 TYPES: Final = ("job.queued", "job.submitted", "job.succeeded", "job.failed")
 ENDS: Final = (b"event: job.succeeded", b"event: job.failed", b"event: job.cancelled")
+JSON: Final = {"Content-Type": "application/json"}
 DOWN_S: Final = 3.0
 UP_S: Final = 7.0
 LOOK_S: Final = 2.0
@@ -98,8 +100,16 @@ class Soak:
                 group.create_task(act())  # type: ignore[arg-type]
                 await asyncio.sleep(max(0.0, n / per_s - (self.passed_s - started_s)))
 
+    async def post(self, client: httpx2.AsyncClient, url: str, **more: Any) -> httpx2.Response:
+        """An answer. A kept connection that is closed in the very moment is cut: then once more, as programs do."""
+        try:
+            return await client.post(url, **more)
+        except (httpx2.ReadError, httpx2.RemoteProtocolError):
+            self.counts["cut"] += 1
+            return await client.post(url, **more)
+
     async def submit(self, client: httpx2.AsyncClient) -> None:
-        answer = await client.post("/v1/jobs", json=EXAMPLE)
+        answer = await self.post(client, "/v1/jobs", json=EXAMPLE, headers={"Idempotency-Key": uuid4().hex})
         if answer.status_code == 202:
             self.jobs[answer.json()["id"]] = False
             self.watched.append(answer.json()["id"])
@@ -122,7 +132,7 @@ class Soak:
             "replyRef": task.reply_ref,
         }
         sent = json.dumps(body | {"createdAt": iso(task.created_ms), "n": self.counts["callbacks"]})
-        answer = await client.post(str(task.reply_url), content=sent, headers={"Content-Type": "application/json"})
+        answer = await self.post(client, str(task.reply_url), content=sent, headers=JSON)
         self.counts["callbacks"] += 1
         if answer.status_code != 200:
             self.problems.append(f"a callback was answered {answer.status_code}")
@@ -251,7 +261,7 @@ async def soak(folder: Path, rates: Rates, seconds: float) -> tuple[Soak, list[s
         f"{took_s:.0f} s: {len(running.jobs)} jobs, {rate['callbacks']:.0f} callbacks/s, {rates.streams} streams open "
         f"({running.counts['streams']} read to their end, {running.counts['frames']} events in them), "
         f"{rate['deliveries']:.0f} deliveries/s to {rates.subscribers} subscribers, "
-        f"{running.counts['failed deliveries']} of them to one that was down"
+        f"{running.counts['failed deliveries']} to one that was down, {running.counts['cut']} requests sent again"
     )
     print(f"memory {first:.1f} MiB after the warm-up, {last:.1f} MiB at the end ({growth:+.1%}): ", end="")
     step = max(1, len(running.rss) // 12)
