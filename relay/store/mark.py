@@ -54,7 +54,8 @@ class Mark:
                 return f"the database has no {self._path.name} beside it, so it may be an older copy of another"
             return None
         job = await store.job(seen.job) if seen.job else None
-        behind = seen.epoch == store.epoch and await store.head() < seen.head
+        # Of another epoch: a copy from before a restore, put back over what the restored database has sent since.
+        behind = seen.epoch != store.epoch or await store.head() < seen.head
         if behind or (job is not None and job.attempts < seen.attempt):
             return f"the database is older than what was last sent, as {self._path.name} beside it says"
         return None

@@ -129,6 +129,27 @@ async def test_yesterdays_file_in_the_place_of_todays_is_known_by_the_mark_and_h
     assert after_a_restart["reason"] == held["reason"]
 
 
+async def test_the_file_from_before_a_restore_in_the_place_of_the_restored_one_is_held_too(tmp_path: Path) -> None:
+    clock, file = ManualClock(), tmp_path / "copy.db"
+    async with surroundings(tmp_path, sandbox_clock=clock, vendor=vendor()) as around:
+        async with around.relay(clock=clock) as here:
+            await here.job_in((await here.submit())["id"], "running")
+            await backed_up(here, file)
+        await restored(around, file, "--replace")
+        async with around.relay(clock=clock) as here:
+            await searched(here)
+            await here.client.post("/v1/resume", json={})
+            later = (await here.submit())["id"]
+            await here.job_in(later, "running")
+        shutil.copyfile(next(tmp_path.glob("relay.db.before-*[0-9]")), around.database)
+        async with around.relay(clock=clock) as here:
+            held = await searched(here)
+            found = await while_time_passes(clock, here.ended(later))
+
+    assert "older than what was last sent" in held["reason"]
+    assert (held["found"], found["state"], around.vendor.submits) == (1, "succeeded", 2)
+
+
 async def test_a_database_without_its_mark_is_held_unless_nothing_was_ever_sent(tmp_path: Path) -> None:
     clock = ManualClock()
     async with surroundings(tmp_path, sandbox_clock=clock, vendor=vendor()) as around:
