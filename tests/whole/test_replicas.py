@@ -1,5 +1,6 @@
 """Several relays on one PostgreSQL: whichever is asked, and whichever dies, it is one relay to those outside."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from relay.clock import ManualClock
 from tests.cli.test_commands import at
 from tests.cli.test_commands import relay as command
-from tests.journeys import Journey, Surroundings, surroundings, while_time_passes
-from tests.postgres import Cluster
+from tests.journeys import EXAMPLE, Journey, Surroundings, surroundings, while_time_passes
+from tests.postgres import MISSING, Cluster, cluster, programs
+from tests.wire import stream
 
 pytestmark = pytest.mark.anyio
 
@@ -87,3 +89,29 @@ async def test_after_a_failover_nothing_is_sent_before_the_upstream_was_searched
     assert "failed over" in held["hold"]["reason"]
     assert (seen["state"], code_of_resume, ended["state"]) == ("queued", 0, "succeeded")
     assert not events[0]["id"].startswith(epoch)
+
+
+@pytest.mark.skipif(programs() is None, reason=MISSING)
+async def test_while_the_database_is_away_nothing_is_cut_and_all_goes_on_by_itself(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    with cluster() as own:
+        async with surroundings(tmp_path) as around, relay_on(around, own.url()) as here:
+            await here.ended((await here.submit())["id"])
+            async with stream(here.relay_url, "/v1/events") as open_meanwhile:
+                opened = await open_meanwhile.event()
+                assert opened is not None
+                await loop.run_in_executor(None, own.stop)
+                refused = await here.client.post("/v1/jobs", json=EXAMPLE)
+                ready = await here.client.get("/readyz")
+                await loop.run_in_executor(None, own.start)
+                made = (await here.submit())["id"]
+                told = await open_meanwhile.events(until=lambda frame: frame.event == "job.queued")
+            if told[-1].event == "stream.bye":
+                async with stream(here.relay_url, f"/v1/events?last_event_id={told[-1].data['resume']}") as again:
+                    told = await again.events(until=lambda frame: frame.event == "job.queued")
+            ended = await here.ended(made)
+
+    assert (refused.status_code, ready.status_code) == (503, 503)
+    assert "retry-after" in refused.headers
+    assert (told[-1].event, told[-1].data["data"]["job"]["id"]) == ("job.queued", made)
+    assert (ended["state"], around.vendor.submits) == ("succeeded", 2)
