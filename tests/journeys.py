@@ -22,10 +22,14 @@ from relay.sandbox.api import Sandbox
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import Settings, given
+from tests.postgres import Cluster
 
 T = TypeVar("T")
 
 ADMIN_TOKEN = "admin-token-for-the-tests-only"
+SECRET_KEY = "A" * 43
+# Where a test of both engines runs on PostgreSQL, its server.
+server: Cluster | None = None
 WAIT_S = 30.0
 TIMES_S = (0.01, 0.05)
 EXAMPLE = {
@@ -154,6 +158,8 @@ class Surroundings:
         self, *, callbacks: bool = True, clock: Clock | None = None, **settings: Any
     ) -> AsyncGenerator[Journey]:
         listening = bound("127.0.0.1", 0)
+        if server is not None:
+            settings = {"database_url": await server.database(str(self.database)), "secret_key": SECRET_KEY} | settings
         made = given(**(self.values(listening.getsockname()[1], callbacks=callbacks) | settings))
         node = Node(made, clock=clock)
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}

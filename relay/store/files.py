@@ -59,7 +59,7 @@ class Folder:
                 mark.write_text(instance)
             probe = root / _INCOMING / "probe"
             probe.write_bytes(b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # of several relays another one may have done it
             owner = mark.read_text()
         except OSError as error:
             raise ConfigurationError(f"RELAY_ARTIFACTS: nothing can be written in {root}: {error.strerror}") from error
