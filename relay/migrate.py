@@ -43,7 +43,11 @@ async def up_to_date(url: str) -> str:
         finally:
             os.close(held)
         return f"{path} is up to date"
-    await _postgres().Link(url).open(new_hex)
+    postgres = _postgres()
+    try:
+        await postgres.Link(url).open(new_hex)
+    except postgres.CLOSED as error:
+        raise ConfigurationError(f"the database cannot be opened: {postgres.sentence(error)}") from error
     return "the database is up to date"
 
 
@@ -53,7 +57,7 @@ async def move(source: Path, url: str, *, at_ms: int, moved: Callable[[Moved], N
     Afterwards no relay starts on `source` any more. `ConfigurationError` when that cannot be done, or when a table is
     not on the other side as it was here.
     """
-    held = lock(source)
+    postgres, held = _postgres(), lock(source)
     try:
         if source.stat().st_size == 0:  # noqa: ASYNC240 - nothing else goes on meanwhile
             raise ConfigurationError(f"{source} is no database")
@@ -63,8 +67,8 @@ async def move(source: Path, url: str, *, at_ms: int, moved: Callable[[Moved], N
             file.leave(f"it was moved to PostgreSQL at {iso(at_ms)}")
         finally:
             file.close()
-    except _postgres().AWAY as error:
-        raise ConfigurationError(f"the database could not be moved: {error}") from error
+    except postgres.CLOSED as error:
+        raise ConfigurationError(f"the database could not be moved: {postgres.sentence(error)}") from error
     finally:
         os.close(held)
 

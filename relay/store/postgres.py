@@ -70,6 +70,8 @@ AWAY: Final = (
     # A connection that was lost in the midst of something is used once more before that is noticed.
     asyncpg.InternalClientError,
 )
+# What says that a database cannot be opened at all, or not by an address such as this.
+CLOSED: Final = (*AWAY, asyncpg.PostgresError, ValueError)
 
 
 class PostgresStore(Reads):
@@ -393,8 +395,8 @@ async def open_store(
             await link.open(new_hex)
             pool = await link.pool()
             stack.push_async_callback(pool.close)
-        except (*AWAY, asyncpg.PostgresError, ValueError) as error:
-            raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
+        except CLOSED as error:
+            raise ConfigurationError(f"the database cannot be opened: {sentence(error)}") from error
         stack.pop_all()
         return PostgresStore(link, pool, committed, for_workers, keeping, metrics)
 
@@ -419,8 +421,8 @@ async def part(url: str, epoch: str, held: Happening[Any], new_hex: Callable[[in
                 await store.close()
         finally:
             await _closed(sql)
-    except (*AWAY, asyncpg.PostgresError, ValueError, Unavailable) as error:
-        raise ConfigurationError(f"the database cannot be opened: {_sentence(error)}") from error
+    except (*CLOSED, Unavailable) as error:
+        raise ConfigurationError(f"the database cannot be opened: {sentence(error)}") from error
 
 
 def _tell(gone: asyncio.Event, connection: Any) -> None:
@@ -439,8 +441,11 @@ async def _closed(connection: asyncpg.Connection) -> None:
 
 
 def _cannot(what: str, error: BaseException) -> Unavailable:
-    return Unavailable(f"the database cannot be {what}: {_sentence(error)}", retry_after_s=RETRY_AFTER_S)
+    return Unavailable(f"the database cannot be {what}: {sentence(error)}", retry_after_s=RETRY_AFTER_S)
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """What went wrong, without anything of the database's address."""
+    if type(error) is ValueError:  # of an address that cannot be read, whose password it may quote
+        return "its URL cannot be read: in a password, write what is neither letter nor digit as %XX"
     return str(error).partition("\n")[0] or type(error).__name__

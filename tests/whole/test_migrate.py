@@ -71,4 +71,28 @@ async def test_a_database_that_is_in_use_is_no_place_to_move_to(tmp_path: Path, 
     assert len(jobs) == 1, "a move that failed leaves the old one as it was"
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/x", "onnect"),
+        ("postgresql://u:s3cret/pw@127.0.0.1/x", "%XX"),
+        (None, "does not exist"),
+    ],
+    ids=["nobody there", "a password with a slash", "no such database"],
+)
+async def test_a_database_that_cannot_be_opened_is_told_in_one_line_without_its_password(
+    tmp_path: Path, postgres: Cluster, url: str | None, said: str
+) -> None:
+    url = url or postgres.url("not-there")
+    async with surroundings(tmp_path) as around:
+        async with around.relay():
+            pass
+        settings = {"RELAY_DATABASE_URL": url, "RELAY_SECRET_KEY": SECRET_KEY} | TOKENS
+        answers = [await moved(around.database, url), await command("migrate", env=settings, folder=tmp_path)]
+
+    for code, _, err in answers:
+        assert (code, said in err, err.count("\n")) == (1, True, 1), err
+        assert "s3cret" not in err
+
+
 TOKENS: dict[str, str] = {"RELAY_UPSTREAM_TOKEN": "t", "RELAY_ADMIN_TOKEN": "a" * 24}
