@@ -9,6 +9,7 @@ from tests.drills.litestream import drill, missing
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.long
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 async def test_a_lost_machine_is_restored_from_its_copy_and_nothing_is_sent_twice(tmp_path: Path) -> None:
     report = await drill(tmp_path)
