@@ -115,10 +115,11 @@ class Crew:
             async with self._store.leading() as lost:
                 try:
                     await self._begin()
-                except RelayError as error:
+                except Exception as error:  # whoever has the lead and does nothing keeps all others from working
                     if not self._store.shared:
                         raise
-                    self._log.warning("crew.not_started", reason=error.message)
+                    known = isinstance(error, RelayError)
+                    self._log.warning("crew.not_started", reason=str(error), exc_info=None if known else error)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(lost.wait(), AGAIN_S)
                     continue

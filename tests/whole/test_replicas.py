@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from relay.clock import ManualClock
 from tests.cli.test_commands import at
 from tests.cli.test_commands import relay as command
-from tests.journeys import EXAMPLE, Journey, Surroundings, surroundings, while_time_passes
+from tests.journeys import EXAMPLE, Journey, Surroundings, eventually, surroundings, while_time_passes
 from tests.postgres import MISSING, Cluster, cluster, programs
 from tests.wire import stream
 
@@ -89,6 +90,31 @@ async def test_after_a_failover_nothing_is_sent_before_the_upstream_was_searched
     assert "failed over" in held["hold"]["reason"]
     assert (seen["state"], code_of_resume, ended["state"]) == ("queued", 0, "succeeded")
     assert not events[0]["id"].startswith(epoch)
+
+
+async def test_a_relay_that_leads_and_cannot_begin_tries_again(
+    tmp_path: Path, postgres: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with surroundings(tmp_path) as around:
+        async with relay_on(around, url):
+            pass
+        # As while somebody restores it table by table.
+        await executed(url, "ALTER TABLE holds RENAME TO holds_away")
+        async with relay_on(around, url) as here:
+            await eventually(lambda: "crew.not_started" in capsys.readouterr().out)
+            await executed(url, "ALTER TABLE holds_away RENAME TO holds")
+            ended = await here.ended((await here.submit())["id"])
+
+    assert ended["state"] == "succeeded"
+
+
+async def executed(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
 
 
 @pytest.mark.skipif(programs() is None, reason=MISSING)
