@@ -58,13 +58,8 @@ _SETTINGS: Final = {
 }
 # What says that the server, or the way to it, is not there now.
 AWAY: Final = (
-    *(
-        OSError,
-        TimeoutError,
-        asyncpg.InterfaceError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.OperatorInterventionError,
-    ),
+    *(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError),
+    asyncpg.OperatorInterventionError,
     *(asyncpg.InsufficientResourcesError, asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.PostgresIOError),
     *(asyncpg.ReadOnlySQLTransactionError, asyncpg.TooManyConnectionsError),
     # A connection that was lost in the midst of something is used once more before that is noticed.

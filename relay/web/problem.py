@@ -21,6 +21,9 @@ BODY_MAX_BYTES: Final = 256 * 1024
 BODY_DEADLINE_S: Final = 30.0
 UNFINISHED_MAX_BYTES: Final = 64 * 1024 * 1024
 RETRY_AFTER_S: Final = 5
+# Of a query: how often one name may stand in it, and how much that is wrong with it is told at once.
+VALUES_MAX: Final = 50
+PROBLEMS_MAX: Final = 20
 DROPIN_PREFIX: Final = "/v1/runwayml/"
 
 _log = logger("web")
@@ -162,15 +165,20 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def read_query(request: Request, *, one: Sequence[str] = (), many: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-    """The query's values by name; an unknown name, or a second value where one is taken, is an `InvalidRequest`."""
+    """The query's values by name; an unknown name, or more values than are taken, is an `InvalidRequest`."""
     found: dict[str, tuple[str, ...]] = dict.fromkeys((*one, *many), ())
-    problems = []
+    problems: list[Problem] = []
     for name, value in request.query_params.multi_items():
+        if len(problems) >= PROBLEMS_MAX:  # some doors are open to all: a short request gets no long answer
+            break
         if name not in found:
             message = f"there is no query parameter {name}"
             problems.append(Problem(f"query.{name}", "unknown", message, value, sorted(found)))
         elif name in one and found[name]:
             problems.append(Problem(f"query.{name}", "once", f"{name} is given twice, and only one is taken", value))
+        elif len(found[name]) >= VALUES_MAX:
+            message = f"{name} is given more than {VALUES_MAX} times, and no more are taken"
+            problems.append(Problem(f"query.{name}", "too_many", message, value, VALUES_MAX))
         else:
             found[name] += (value,)
     if problems:

@@ -46,6 +46,23 @@ async def test_the_drop_in_door_says_what_it_does_not_have_in_its_own_shape(here
     assert {no_path.headers["content-type"], no_method.headers["content-type"]} == {"application/json"}
 
 
+async def test_a_long_query_gets_a_short_refusal_at_a_door_that_is_open_to_all(here: Journey) -> None:
+    answer = await here.client.request("DELETE", "/session?" + "&".join(["a="] * 10_000))
+
+    body = await refusal(answer, 400, "invalid_request")
+    assert len(body["problems"]) == problem.PROBLEMS_MAX
+
+
+@pytest.mark.parametrize("door", ["/v1/events?model=a", "/v1/jobs?model=a", "/v1/deliveries?job=a"])
+async def test_a_name_stands_in_a_query_fifty_times_and_no_more(here: Journey, door: str) -> None:
+    again = "&" + door.partition("?")[2]
+    most = await here.client.get(door + again * (problem.VALUES_MAX - 1))
+    over = await refusal(await here.client.get(door + again * problem.VALUES_MAX), 400, "invalid_request")
+
+    assert most.status_code == 200, most.text
+    assert [(one["rule"], one["allowed"]) for one in over["problems"]] == [("too_many", problem.VALUES_MAX)]
+
+
 async def test_a_start_is_judged_where_a_better_one_is_given_too(here: Journey) -> None:
     answer = await here.client.get("/v1/events?since=yesterday", headers={"Last-Event-ID": "00000000-0"})
 
