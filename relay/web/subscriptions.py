@@ -21,7 +21,7 @@ from relay.observe import about
 from relay.settings import Duration
 from relay.vault import new_uuid7, new_webhook_secret
 from relay.web.accept import shown_url
-from relay.web.problem import Json, read_object, read_query
+from relay.web.problem import PROBLEMS_MAX, Json, read_object, read_query
 
 SUBSCRIPTIONS_MAX: Final = 500
 PINGS_AT_ONCE: Final = 8
@@ -93,7 +93,7 @@ class Enabling(_Asked):
 
 
 def read_model(model: type[Model], body: dict[str, Any]) -> Model:
-    """The body as a model; an `InvalidRequest` names every broken rule."""
+    """The body as a model; an `InvalidRequest` names the broken rules, as many as are told at once."""
     # JSON has one kind of number: 5.0 is the whole number 5.
     whole = {
         key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in body.items()
@@ -102,7 +102,7 @@ def read_model(model: type[Model], body: dict[str, Any]) -> Model:
         return model.model_validate(whole)
     except ValidationError as error:
         problems = []
-        for found in error.errors(include_url=False, include_context=False):
+        for found in error.errors(include_url=False, include_context=False)[:PROBLEMS_MAX]:
             field = ".".join(str(part) for part in found["loc"]) or "body"
             rule = _MESSAGES.get(found["type"], found["type"])
             # What was given may be a secret or an address that is one.

@@ -46,11 +46,16 @@ async def test_the_drop_in_door_says_what_it_does_not_have_in_its_own_shape(here
     assert {no_path.headers["content-type"], no_method.headers["content-type"]} == {"application/json"}
 
 
-async def test_a_long_query_gets_a_short_refusal_at_a_door_that_is_open_to_all(here: Journey) -> None:
-    answer = await here.client.request("DELETE", "/session?" + "&".join(["a="] * 10_000))
+async def test_a_long_request_gets_a_short_refusal_at_a_door_that_is_open_to_all(here: Journey) -> None:
+    page = {"Origin": here.relay_url}
+    answers = [
+        await here.client.request("DELETE", "/session?" + "&".join(["a="] * 10_000)),
+        await here.client.post("/session", json={str(n): 1 for n in range(10_000)}, headers=page),
+    ]
 
-    body = await refusal(answer, 400, "invalid_request")
-    assert len(body["problems"]) == problem.PROBLEMS_MAX
+    for answer in answers:
+        body = await refusal(answer, 400, "invalid_request")
+        assert len(body["problems"]) == problem.PROBLEMS_MAX
 
 
 @pytest.mark.parametrize("door", ["/v1/events?model=a", "/v1/jobs?model=a", "/v1/deliveries?job=a"])
