@@ -22,8 +22,10 @@ def command(source: str | None, target: str | None) -> None:
         return
     if not source.startswith("sqlite:///") or not target.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError("a database can be moved from sqlite:///… to postgresql://… only")
-    asyncio.run(move(Path(source.removeprefix("sqlite:///")), target, at_ms=SystemClock().now_ms(), moved=_say))
-    click.echo("All of it is there, verified. Set RELAY_DATABASE_URL, and RELAY_SECRET_KEY to the key of relay.db.key.")
+    path = Path(source.removeprefix("sqlite:///"))
+    asyncio.run(move(path, target, at_ms=SystemClock().now_ms(), moved=_say))
+    click.echo("All of it is there, verified.")
+    click.echo(f"Set RELAY_DATABASE_URL, and RELAY_SECRET_KEY where it was not: what {path}.key holds.")
 
 
 def _say(one: Moved) -> None:

@@ -43,6 +43,7 @@ async def test_jobs_events_cursors_and_secrets_are_there_and_what_ran_ends(tmp_p
     assert code == 0, err
     assert "events" in out
     assert "verified" in out
+    assert f"{around.database}.key" in out
     assert (again[0], "not used any more" in again[2]) == (1, True)
     assert (refused[0], "not used any more" in refused[2]) == (1, True)
     assert (same["state"], same["replyRef"], last["state"]) == ("succeeded", "ünï-7", "succeeded")
