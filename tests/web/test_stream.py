@@ -322,7 +322,9 @@ async def test_a_drain_says_goodbye_and_another_relay_goes_on_from_there(tmp_pat
                 after = (await connection.events())[:-1]
             everything = await listed(here, path_of(job))
 
-    assert ids([*before, *more, *after]) == ids(everything)
+    # The job goes on reporting: something may have come since the stream was over.
+    seen = ids([*before, *more, *after])
+    assert seen == ids(everything)[: len(seen)]
 
 
 async def test_a_store_that_cannot_be_read_for_a_while_ends_streams_properly(
