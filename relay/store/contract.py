@@ -28,6 +28,7 @@ PAGE_MAX: Final = 200
 # How many jobs are looked at for one page. Those that one of the filters chooses may be many, and the others' rare.
 LOOKED_AT_MAX: Final = 2_000
 EVENTS_PAGE: Final = 500
+LONG_FILTER_CHARS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,11 @@ class EventFilter:
         if self.of_jobs_only and event.job_id is None:
             return False
         return all(not values or getattr(event, name) in values for name, values in self._conditions())
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has more text than anybody needs who follows a few jobs."""
+        return sum(len(value) for _, values in self._conditions() for value in values if value) > LONG_FILTER_CHARS
 
     @property
     def only_job(self) -> str | None:

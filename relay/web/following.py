@@ -127,7 +127,9 @@ class Streams:
                 stream.tick(now_s)
 
     def shape(self, wanted: EventFilter, form: Form, *, in_public: bool) -> int:
-        """The same number for all streams that show the same events in the same way."""
+        """The same number for all streams that show the same events in the same way; a long filter is nobody else's."""
+        if wanted.is_long:
+            return next(self._next_shape)
         if len(self._shapes) >= SHAPES_KEPT:
             self._shapes.clear()
         return self._shapes.setdefault((wanted, form.media_type, in_public), next(self._next_shape))

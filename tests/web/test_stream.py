@@ -512,6 +512,14 @@ async def test_a_stream_that_has_read_further_than_the_feed_knows_tells_nothing_
     assert told == [f"id: {event.id}" for event in events if event.job_id == job["id"]]
 
 
+async def test_of_long_filters_nothing_is_kept() -> None:
+    streams = Streams()
+    short, long = EventFilter(model=("gen4.5",)), EventFilter(model=("m" * 60_000,))
+    assert streams.shape(short, sse.SSE, in_public=False) == streams.shape(short, sse.SSE, in_public=False)
+    assert streams.shape(long, sse.SSE, in_public=False) != streams.shape(long, sse.SSE, in_public=False)
+    assert sum(len(value) for wanted, *_ in streams._shapes for value in wanted.model) < 100
+
+
 async def test_all_doors_tell_the_same_events_with_the_same_ids(tmp_path: Path) -> None:
     async with journey(tmp_path) as here:
         await here.subscribe(types=["job.queued", "job.submitted", "job.succeeded"])
