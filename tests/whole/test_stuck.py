@@ -19,7 +19,7 @@ from tests.whole.test_scenarios import time_jumps
 
 pytestmark = pytest.mark.anyio
 
-JUMPS_MAX = 150
+JUMPS_MAX = 600
 
 
 @dataclass(frozen=True)
