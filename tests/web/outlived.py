@@ -116,17 +116,20 @@ def right(vendor: Vendor) -> dict[str, str]:
 
 async def wrong_ones(urls: Sequence[str], wanted: dict[str, str]) -> list[str]:
     """Those that do not serve what is wanted of their path; opened by somebody without a token."""
-    limit = asyncio.Semaphore(AT_ONCE)
+    limit, said = asyncio.Semaphore(AT_ONCE), dict[str, str]()
     async with httpx2.AsyncClient(trust_env=False, timeout=WAIT_S) as stranger:
 
         async def is_right(url: str) -> bool:
             async with limit:
                 answer = await stranger.get(url)
             path = httpx2.URL(url).path.rpartition(".")[0]
-            return answer.status_code == 200 and hashlib.sha256(answer.content).hexdigest() == wanted.get(path)
+            is_good = answer.status_code == 200 and hashlib.sha256(answer.content).hexdigest() == wanted.get(path)
+            if not is_good:
+                said[url] = f"{answer.status_code}, {len(answer.content)} bytes: {answer.content[:200]!r}"
+            return is_good
 
         good = await asyncio.gather(*map(is_right, urls))
-    return [url for url, is_good in zip(urls, good, strict=True) if not is_good]
+    return [f"{url} ({said[url]})" for url, is_good in zip(urls, good, strict=True) if not is_good]
 
 
 if __name__ == "__main__":
