@@ -92,9 +92,10 @@ class Mirror(Worker):
         if not now_ms < self._prune_at_ms <= now_ms + PRUNE_EVERY_MS:
             await self.prune(now_ms - house.retention_ms)
             self._prune_at_ms = now_ms + PRUNE_EVERY_MS
-        # Those under way are among them.
-        for file in await self._store.files_due(now_ms, AT_ONCE + len(self._flying)):
-            if file.id not in self._flying and len(self._flying) < AT_ONCE:
+        # Those under way are among them, and so are those that ended while the store was asked.
+        busy = set(self._flying)
+        for file in await self._store.files_due(now_ms, AT_ONCE + len(busy)):
+            if file.id not in busy | self._flying and len(self._flying) < AT_ONCE:
                 self._flying.add(file.id)
                 self.spawn(self._keep(house, file))
         if removed == PRUNED_AT_ONCE:  # there are more
@@ -178,7 +179,9 @@ class Mirror(Worker):
             sha256 = await part.keep(path, media[1])
             kept = FileKept(job.id, file.id, self._clock.now_ms(), path, part.size_bytes, sha256, media)
             if not await self.surely(kept):
-                await folder.remove(path)
+                now = await self._store.file(file.id)
+                if now is None or now.state != "kept" or now.path != path:
+                    await folder.remove(path)
 
     async def _whole(self, part: Part, job: Job, file: StoredFile, kind: str) -> None:
         """Write what is missing of the file, going on wherever a connection was cut; never of two versions of it."""

@@ -1,6 +1,7 @@
 """With a storage the addresses of files outlive the upstream's links and tasks, and without it the links."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ async def test_an_end_that_was_held_back_is_told_after_a_start_without_storage(t
             ended = await here.job_in(job_id, "succeeded")
 
     assert ended["artifacts"][0]["keptUntil"] is None
+
+
+async def test_a_file_that_is_fetched_again_though_it_is_kept_by_then_stays(tmp_path: Path) -> None:
+    async with journey(tmp_path, **storage(tmp_path)) as here:
+        await here.ended((await here.submit())["id"])
+        await all_kept(here)
+        before, mirror = kept(tmp_path), here.node.app.state.mirror
+        for row in await here.node.app.state.store.files((), (), None, 9):
+            # As it was in a list that had been read before its end.
+            await mirror._keep(mirror._house, replace(row, state="wanted", path=None))
+
+    assert kept(tmp_path) == before
 
 
 async def test_an_erased_job_leaves_no_file(tmp_path: Path) -> None:
