@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from relay.clock import wait_at_most
 from relay.core import job as jobs
 from relay.core.job import NO_OUTLOOK, STATES, Job, Origin
 from relay.core.request import check
 from relay.core.sse import NDJSON, form_of
 from relay.core.terms import take_terms
-from relay.errors import InvalidRequest, NotFound, RelayError
+from relay.errors import InvalidRequest, NotFound, RelayError, Unavailable
 from relay.observe import about, logger
 from relay.store.contract import PAGE_MAX, JobFilter, JobPage
 from relay.web.accept import accept, key_of, reply_url_of
@@ -26,6 +27,7 @@ from relay.web.problem import Json, flag, instant, listed, read_object, read_que
 _log = logger("web")
 
 PAGE_DEFAULT: Final = 50
+SEND_S: Final = 30.0
 AT_ONCE: Final = 25
 MANY: Final = ("state", "model", "replyRef", "account", "origin")
 WORDS_MAX: Final = 20
@@ -76,6 +78,8 @@ async def index(request: Request) -> Response:
     before = whole(query, "cursor", 0, 1, 10**18) or None
     wanted = _wanted(query, request.state.principal, state.clock.now_ms())
     if form_of(request.headers.get("accept", "")) is NDJSON:
+        if state.streams.full:
+            raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
         return _Lines(state, wanted, before, limit if query["limit"] else None)
     page: JobPage = await state.store.job_page(wanted, before, limit)
     more = f'"{page.next_seq}"' if page.next_seq is not None else "null"
@@ -127,7 +131,8 @@ class _Lines(Response):
         self._list = (state, wanted, before, limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(receive, self._send(send))
+        with self._list[0].streams.one_more():
+            await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         state, wanted, before, limit = self._list
@@ -141,7 +146,9 @@ class _Lines(Response):
                 _log.warning("export.cut", reason=str(error))
                 return
             async for lines in _encoded(state, page.jobs, b"\n"):
-                await send({"type": "http.response.body", "body": lines + b"\n", "more_body": True})
+                body = send({"type": "http.response.body", "body": lines + b"\n", "more_body": True})
+                if not await wait_at_most(state.clock, body, SEND_S):
+                    return  # it reads nothing; cut off, as above
             before, limit = page.next_seq, limit and limit - len(page.jobs)
             if before is None or limit == 0:
                 break

@@ -144,3 +144,10 @@ async def test_a_reader_that_leaves_ends_its_export_and_one_that_stalls_holds_li
         assert asked < MANY / 200
     finally:
         full.node.app.state.store.job_page = page
+
+
+async def test_an_export_takes_the_place_of_a_stream(full: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full.node.app.state.streams, "_most", 0)
+    refused = await full.client.get("/v1/jobs", headers=LINES)
+    page = await full.client.get("/v1/jobs")
+    assert (refused.status_code, refused.headers["retry-after"], page.status_code) == (503, "5", 200)
