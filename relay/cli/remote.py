@@ -48,7 +48,10 @@ def ask(url: str, token: str, question: Callable[[RelayClient], Awaitable[T]]) -
         return asyncio.run(asked())
     except ClientError as error:
         # The sentence of a refused request is that of its problems, which are easier to read a line each.
-        problems = [f"{problem['field']}: {problem['message']}" for problem in error.problem.get("problems", [])]
+        problems = [
+            f"{problem['field']}: {problem['message'].removeprefix(problem['field'] + ': ')}"
+            for problem in error.problem.get("problems", [])
+        ]
         click.echo("\n".join(f"relay: {line}" for line in problems or [str(error)]), err=True)
         sys.exit(1)
 

@@ -82,6 +82,7 @@ async def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
         assert (code, gone.strip()) == (0, "revoked shop")
         assert (revoked[0], "not known" in revoked[2]) == (1, True)
         assert (missing[0], "there is no token shop" in missing[2]) == (1, True)
+    assert wrong[2].count("scopes.0") <= 1, wrong[2]
 
 
 async def test_trigger_lists_every_scenario(tmp_path: Path) -> None:
