@@ -61,10 +61,12 @@ async def move(source: Path, url: str, *, at_ms: int, moved: Callable[[Moved], N
     try:
         if source.stat().st_size == 0:  # noqa: ASYNC240 - nothing else goes on meanwhile
             raise ConfigurationError(f"{source} is no database")
-        file = WritingFile(source, new_hex)
+        file = WritingFile(source, new_hex, leaving=True)
         try:
+            # One of the two can be started at any moment, never both, wherever this is killed.
             await _into(file, url, moved)
             file.leave(f"it was moved to PostgreSQL at {iso(at_ms)}")
+            await _open_for_all(url)
         finally:
             file.close()
     except postgres.CLOSED as error:
@@ -84,10 +86,10 @@ def _postgres() -> Any:
 
 async def _into(file: WritingFile, url: str, moved: Callable[[Moved], None]) -> None:
     link = _postgres().Link(url)
-    await link.open(new_hex)
+    await link.open(new_hex, moving=True)
     target = await link.connect()
     try:
-        await _claim(target, file.instance)
+        await _claim(target, file)
         for table, names, key in _TABLES:
             was = _digest(iter(file.rows(table, names, key)))
             if (is_ := await _target_digest(target, table, names, key)) != was:
@@ -107,18 +109,30 @@ async def _into(file: WritingFile, url: str, moved: Callable[[Moved], None]) -> 
         async with target.transaction():
             for name, value in (("instance", file.instance), ("epoch", file.epoch), ("head", str(file.head))):
                 await target.execute("UPDATE meta SET value = $2 WHERE name = $1", name, value)
-            await target.execute("DELETE FROM meta WHERE name = 'moving'")
     finally:
         await target.close()
 
 
-async def _claim(target: Any, instance: str) -> None:
-    """The database must be a new one, or the one that this very move was interrupted in."""
+async def _claim(target: Any, file: WritingFile) -> None:
+    """The database must be a new one, or the one that this very move was interrupted in; no relay starts on it now."""
     moving = await target.fetchval("SELECT value FROM meta WHERE name = 'moving'")
-    used = await target.fetchval("SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM events)")
-    if moving != instance and (moving is not None or used):
+    if moving == file.instance:
+        return
+    if file.left is not None:
+        raise ConfigurationError(f"{file.path} is not used any more: {file.left}")
+    if moving is not None or await target.fetchval(
+        "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM events)"
+    ):
         raise ConfigurationError("the database to move to is in use already: give the relay a new one")
-    await target.execute("INSERT INTO meta VALUES ('moving', $1) ON CONFLICT DO NOTHING", instance)
+    await target.execute("INSERT INTO meta VALUES ('moving', $1)", file.instance)
+
+
+async def _open_for_all(url: str) -> None:
+    target = await _postgres().Link(url).connect()
+    try:
+        await target.execute("DELETE FROM meta WHERE name = 'moving'")
+    finally:
+        await target.close()
 
 
 async def _each(rows: Iterator[Any]) -> AsyncIterator[tuple[Any, ...]]:

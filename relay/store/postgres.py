@@ -333,8 +333,8 @@ class Link:
             reset=_as_it_is,
         )
 
-    async def open(self, new_hex: Callable[[int], str]) -> None:
-        """Look at the server, and bring the schema up to date."""
+    async def open(self, new_hex: Callable[[int], str], *, moving: bool = False) -> None:
+        """Look at the server, and bring the schema up to date. Only who moves a database opens one that is `moving`."""
         sql = await self.connect()
         try:
             await _examine(sql)
@@ -342,6 +342,10 @@ class Link:
                 await sql.execute("SELECT pg_advisory_xact_lock($1)", WRITING)
                 await _migrate(sql, new_hex)
             meta = dict(await sql.fetch("SELECT name, value FROM meta"))
+            if "moving" in meta and not moving:
+                raise ConfigurationError(
+                    "a move to this database was not finished: call relay migrate --from --to again"
+                )
             self.instance, self.epoch, self.head = meta["instance"], meta["epoch"], int(meta["head"])
         finally:
             await _closed(sql)

@@ -253,6 +253,7 @@ class WritingFile:
         keeping: Keeping | None = None,
         *,
         wal_pages: int = WAL_PAGES,
+        leaving: bool = False,
     ) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self.path = path
@@ -263,8 +264,11 @@ class WritingFile:
             self._sql.row_factory = sqlite3.Row
             self._prepare(wal_pages)
             self._migrate(new_hex)
-            if left := self._sql.execute("SELECT value FROM meta WHERE name = 'left'").fetchone():
-                raise ConfigurationError(f"{path} is not used any more: {left['value']}; set RELAY_DATABASE_URL")
+            left = self._sql.execute("SELECT value FROM meta WHERE name = 'left'").fetchone()
+            # Why no relay starts on this file any more.
+            self.left: str | None = left and left["value"]
+            if self.left is not None and not leaving:
+                raise ConfigurationError(f"{path} is not used any more: {self.left}; set RELAY_DATABASE_URL")
             self.instance = self._meta("instance")
             self.epoch = self._meta("epoch")
         except BaseException:

@@ -1,10 +1,16 @@
 """All of a relay is carried from SQLite to PostgreSQL, and it goes on there as if nothing had been."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from relay import migrate
 from relay.clock import ManualClock
+from relay.errors import ConfigurationError
+from relay.store.postgres import Link
+from relay.store.sqlite import WritingFile
+from relay.vault import new_hex
 from tests.cli.test_commands import relay as command
 from tests.journeys import surroundings, while_time_passes
 from tests.postgres import Cluster
@@ -97,3 +103,45 @@ async def test_a_database_that_cannot_be_opened_is_told_in_one_line_without_its_
 
 
 TOKENS: dict[str, str] = {"RELAY_UPSTREAM_TOKEN": "t", "RELAY_ADMIN_TOKEN": "a" * 24}
+
+
+@pytest.mark.parametrize("step", ["leave", "_open_for_all"])
+async def test_a_move_that_is_cut_at_its_end_leaves_one_side_to_start_on_and_goes_on(
+    tmp_path: Path, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with surroundings(tmp_path) as around:
+        async with around.relay(secret_key=SECRET_KEY) as here:
+            job = await here.ended((await here.submit())["id"])
+
+        def cut(*given: Any) -> None:
+            raise InterruptedError("cut")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WritingFile if step == "leave" else migrate, step, cut)
+            with pytest.raises(ConfigurationError, match="could not be moved"):
+                await migrate.move(around.database, url, at_ms=0, moved=lambda one: None)
+        with pytest.raises(ConfigurationError, match="was not finished"):
+            await Link(url).open(new_hex)
+        if step == "leave":
+            WritingFile(around.database, new_hex).close()
+        else:
+            with pytest.raises(ConfigurationError, match="not used any more"):
+                WritingFile(around.database, new_hex)
+        code, _, err = await moved(around.database, url)
+        async with around.relay(database_url=url, secret_key=SECRET_KEY) as here:
+            there = await here.job(job["id"])
+
+    assert code == 0, err
+    assert there["state"] == "succeeded"
+
+
+async def test_what_was_moved_is_not_moved_to_a_second_place(tmp_path: Path, postgres: Cluster) -> None:
+    first, second = await postgres.database(f"{tmp_path} 1"), await postgres.database(f"{tmp_path} 2")
+    async with surroundings(tmp_path) as around:
+        async with around.relay(secret_key=SECRET_KEY) as here:
+            await here.ended((await here.submit())["id"])
+        done, again = await moved(around.database, first), await moved(around.database, second)
+
+    assert done[0] == 0, done[2]
+    assert (again[0], "not used any more" in again[2]) == (1, True)
