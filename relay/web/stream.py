@@ -83,24 +83,29 @@ async def _page(request: Request, start: Start, wanted: EventFilter, limit: int,
     if wait_s and state.streams.full:
         raise Unavailable("the relay serves as many streams as it can", retry_after_s=5)
     events: list[Event] = []
+    after = start.cursor
 
     async def look() -> None:
-        until_s, after = state.clock.monotonic_s() + wait_s, start.cursor.seq
+        nonlocal after
+        until_s = state.clock.monotonic_s() + wait_s
         while True:
             seen, head = state.feed.generation, state.feed.head
-            events.extend(await state.store.events_after(after, wanted, limit))
+            events.extend(await state.store.events_after(after.seq, wanted, limit))
+            if not events and head > after.seq:
+                # Events that this reader does not want; it need not have them looked at again.
+                after = Cursor(head, state.store.epoch)
             left_s = until_s - state.clock.monotonic_s()
             if events or left_s <= 0 or state.feed.closing:
                 return
-            after = max(after, head)
             await wait_at_most(state.clock, state.feed.changed(seen, wanted.only_job or ALL), left_s)
 
     with state.streams.one_more():
         await (while_connected(request.receive, look()) if wait_s else look())
-    after = str(Cursor(events[-1].seq, events[-1].epoch) if events else start.cursor)
+    if events:
+        after = Cursor(events[-1].seq, events[-1].epoch)
     if request.state.principal.ticket is not None:
         events = [public(event) for event in events]
-    return Json({"data": [render(event, state.addresses.of) for event in events], "next": after})
+    return Json({"data": [render(event, state.addresses.of) for event in events], "next": str(after)})
 
 
 async def _start(request: Request, query: dict[str, tuple[str, ...]], default: str) -> Start:

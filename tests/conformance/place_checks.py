@@ -200,7 +200,7 @@ async def a_page_always_says_where_to_go_on(target: Target) -> None:
         if not page["data"]:
             break
     same("all pages together", walked, ids)
-    same("next at the end", page["next"], ids[-1])
+    assert numbers([page["next"]]) >= numbers(ids)[-1:], f"next went back to {page['next']}"
 
 
 @check("contract 7")
@@ -220,11 +220,13 @@ async def a_page_waits_until_there_is_something(target: Target) -> None:
 
 @check("contract 7")
 async def a_page_that_waits_in_vain_comes_empty(target: Target) -> None:
+    await target.ended()
+    known = await target.ids()
     start = (await target.page("/v1/events?since=now"))["next"]
     waiting = asyncio.ensure_future(target.page(f"/v1/events?type=restore.held&wait=1&last_event_id={start}"))
     while target.pass_time is not None and not waiting.done():
         await target.pass_time(0.5, waiting)
     page = await waiting
     same("the events", page["data"], [])
-    assert numbers([page["next"]]) >= numbers(await target.ids())[-1:], f"next went back to {page['next']}"
+    assert numbers([page["next"]]) >= numbers(known)[-1:], f"next went back to {page['next']}"
     refused(await target.ask("GET", "/v1/events?wait=61", Accept=JSON), "query.wait")
