@@ -17,8 +17,9 @@ LEARNED_FROM: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A task that takes a slot: since when, and how long it should take."""
+    """A job that takes a slot: since when, and how long its task should take."""
 
+    job_id: str
     account: str
     mode: str
     since_ms: int
@@ -47,8 +48,11 @@ def outlooks(
 ) -> dict[str, Outlook]:
     """The outlook of each waiting job by its id; `usual_ms` has the times of each `(model, mode)` that waits.
 
-    Where no account can run a job, nothing can be said but its position.
+    Where no account can run a job, nothing can be said but its position. A job that is in both lists has left the
+    queue while they were read, and counts as one that runs.
     """
+    gone = {task.job_id for task in running}
+    waiting = [job for job in waiting if job.job_id not in gone]
     free_at = {
         account.email: [max(now_ms, account.retry_at_ms)] * max(account.allowed, min(account.slots, 1))
         for account in accounts

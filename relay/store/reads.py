@@ -207,7 +207,8 @@ class Reads:
 
     async def running(self, limit: int) -> list[Running]:
         sql = (
-            "SELECT a.account AS account, j.mode AS mode, a.sent_at_ms AS since_ms, a.expected_ms AS expected_ms "
+            "SELECT j.id AS job_id, a.account AS account, j.mode AS mode, a.sent_at_ms AS since_ms, "
+            "a.expected_ms AS expected_ms "
             "FROM attempts a JOIN jobs j ON j.id = a.job_id "
             "WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
         )

@@ -47,7 +47,7 @@ async def create(request: Request) -> Response:
             f"{'; '.join(problem.message for problem in checked.problems)}. {advice(state.catalogue)}",
             problems=checked.problems,
         )
-    free = await _has_free_slot(state, checked)
+    free = await _has_free_slot(state, principal, checked)
     refused = None if free else await _without_room(state, principal, checked)
     used = await state.store.used_key(key) if key else None
     if refused is not None and used is None:
@@ -110,19 +110,31 @@ async def _form(request: Request) -> dict[str, str]:
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
-async def _has_free_slot(state: Any, checked: Checked) -> bool:
-    """Whether by our own count the job can go out at once."""
+async def _has_free_slot(state: Any, principal: Principal, checked: Checked) -> bool:
+    """Whether by our own count the job can go out at once, beside those that are about to."""
     store = state.store
     accounts = await store.accounts()
     if not accounts:
         return True  # the relay has just begun to ask which there are, and waits for that as for an answer
-    candidates = open_now(state.clock.now_ms(), accounts, await store.busy())
-    fits = [account for account in candidates if checked.account in (None, account.email)]
+    fits = [account for account in accounts if checked.account in (None, account.email)]
     emails, explore = [account.email for account in fits], mode_of(checked.request) == "explore"
+    # Read in the order in which a job goes: one that leaves the queue meanwhile is seen twice, never not at all.
+    waits = await store.waiting(emails, emails if explore else [], 1)
+    candidates = open_now(state.clock.now_ms(), fits, await store.busy())
     if explore:
         exploring = await store.exploring()
-        fits = [account for account in fits if explores(account, exploring, state.clock.now_ms())]
-    return bool(fits) and not await store.waiting(emails, emails if explore else [], 1)
+        candidates = [account for account in candidates if explores(account, exploring, state.clock.now_ms())]
+    if not candidates or not waits:
+        return bool(candidates)
+    starts_at_ms = None if explore else await _starts_at_ms(state, principal, checked)
+    return starts_at_ms is not None and starts_at_ms <= state.clock.now_ms()
+
+
+async def _starts_at_ms(state: Any, principal: Principal, checked: Checked) -> int | None:
+    """When the job should go out if it is queued now."""
+    model, mode = str(checked.request["model"]), mode_of(checked.request)
+    job = Waiting("", checked.account, principal.token_id, model, mode)
+    return (await next_start(state, job)).starts_at_ms
 
 
 async def _without_room(state: Any, principal: Principal, checked: Checked) -> Response | None:
@@ -133,9 +145,8 @@ async def _without_room(state: Any, principal: Principal, checked: Checked) -> R
         return Json({"error": NO_CREDITS}, 412)
     if wait_s is None:
         return None
-    model, mode = str(checked.request["model"]), mode_of(checked.request)
-    outlook = await next_start(state, Waiting("", checked.account, principal.token_id, model, mode))
-    estimate_s = None if outlook.starts_at_ms is None else max(1, (outlook.starts_at_ms - now_ms) // 1000)
+    starts_at_ms = await _starts_at_ms(state, principal, checked)
+    estimate_s = None if starts_at_ms is None else max(1, (starts_at_ms - now_ms) // 1000)
     if wait_s > 0 and (estimate_s is None or estimate_s <= wait_s):
         return None
     running = sum((await store.busy()).values())
@@ -160,7 +171,7 @@ async def _left_the_queue(state: Any, job: Job) -> None:
 async def _answer(state: Any, principal: Principal, job: Job, key: str | None) -> Response:
     """What the create answers, by what has become of the job."""
     now: Job = await state.store.job(job.id)
-    if now.state == "queued" and now.attempts > 0:
+    if now.state == "queued" and (now.attempts > 0 or state.settings.dropin_wait == 0):
         now = await _perhaps_given_up(state, now)
     refused = refusal(now)
     if refused is not None:
@@ -171,7 +182,7 @@ async def _answer(state: Any, principal: Principal, job: Job, key: str | None) -
 
 
 async def _perhaps_given_up(state: Any, job: Job) -> Job:
-    """A job that the upstream sent back stays in the queue, unless nobody can pay or nobody wants to wait."""
+    """A job that is still in the queue stays there, unless nobody can pay or nobody wants to wait."""
     accounts = await state.store.accounts()
     reason: tuple[ErrorCode, str] | None = None
     if all(account.parked == "no_credits" for account in accounts):

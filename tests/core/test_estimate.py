@@ -16,7 +16,7 @@ def waits(job_id: str, token_id: str = "", pinned: str | None = None) -> Waiting
 
 
 def runs(email: str, minutes_ago: int, expected_minutes: int = 10) -> Running:
-    return Running(email, "credits", NOW_MS - minutes_ago * MINUTE_MS, expected_minutes * MINUTE_MS)
+    return Running("", email, "credits", NOW_MS - minutes_ago * MINUTE_MS, expected_minutes * MINUTE_MS)
 
 
 def starts(accounts: list[Account], running: list[Running], *waiting: Waiting) -> dict[str, float | None]:
@@ -55,6 +55,11 @@ def test_positions_follow_the_turns_of_the_tokens() -> None:
 
 def test_slots_are_what_the_upstream_admits() -> None:
     assert starts([account(A, 3, admits=1)], [runs(A, 5)], waits("1")) == {"1": 5}
+
+
+def test_a_job_that_left_the_queue_while_it_was_read_counts_once() -> None:
+    gone = Running("1", A, "credits", NOW_MS, 10 * MINUTE_MS)
+    assert starts([account(A, 2)], [gone], waits("1"), waits("2")) == {"2": 0}
 
 
 def test_what_no_account_can_run_has_a_place_and_no_time() -> None:
