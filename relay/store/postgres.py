@@ -38,7 +38,7 @@ CONNECT_S: Final = 10.0
 COMMAND_S: Final = 30.0
 AGAIN_S: Final = 1.0
 FATE_S: Final = 20.0
-# Advisory locks of this database: who writes now, and whose workers work.
+# Advisory locks: who writes now, and whose workers work.
 WRITING: Final = 0x72656C61
 LEADING: Final = 0x72656C62
 CHANNEL: Final = "relay"
@@ -171,7 +171,7 @@ class PostgresStore(Reads):
     async def _transaction(self, sql: asyncpg.Connection, group: Sequence[Happening[Any]], decide: Any) -> Written:
         # Each trip to the server is waited for while this relay, and each other one, can write nothing: few are made.
         try:
-            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({WRITING})")
+            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({self._link.writing})")
             # A statement of its own: what this one sees was committed after the lock was had.
             row = await sql.fetchrow(
                 "SELECT value, (SELECT value FROM meta WHERE name = 'epoch') AS epoch FROM meta WHERE name = 'head'"
@@ -211,7 +211,7 @@ class PostgresStore(Reads):
                     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                         sql = await self._link.connect()
                         try:
-                            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({WRITING})")
+                            await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({self._link.writing})")
                             last = await sql.fetchval("SELECT value FROM meta WHERE name = $1", self._name)
                         finally:
                             await _closed(sql)
@@ -276,7 +276,7 @@ class PostgresStore(Reads):
     async def _lead(self, sql: asyncpg.Connection, gone: asyncio.Event) -> None:
         """Until the connection ends; it holds the lock, which another relay gets at once when this one dies."""
         while not gone.is_set():
-            if not self._leading.is_set() and await sql.fetchval("SELECT pg_try_advisory_lock($1)", LEADING):
+            if not self._leading.is_set() and await self._link.has_lead(sql):
                 self._lost = asyncio.Event()
                 self._leading.set()
             elif self._leading.is_set():
@@ -312,7 +312,7 @@ class Link:
     def __init__(self, url: str) -> None:
         self._url = url
         self.instance = self.epoch = ""
-        self.head = 0
+        self.head = self.writing = self.leading = 0
 
     async def connect(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(
@@ -339,8 +339,9 @@ class Link:
         try:
             await _examine(sql)
             async with sql.transaction():
-                await sql.execute("SELECT pg_advisory_xact_lock($1)", WRITING)
+                await sql.execute("SELECT pg_advisory_xact_lock($1)", await _lock(sql, WRITING))
                 await _migrate(sql, new_hex)
+            self.writing, self.leading = await _lock(sql, WRITING), await _lock(sql, LEADING)
             meta = dict(await sql.fetch("SELECT name, value FROM meta"))
             if "moving" in meta and not moving:
                 raise ConfigurationError(
@@ -349,6 +350,15 @@ class Link:
             self.instance, self.epoch, self.head = meta["instance"], meta["epoch"], int(meta["head"])
         finally:
             await _closed(sql)
+
+    async def has_lead(self, sql: asyncpg.Connection) -> bool:
+        """Whether the lead is this connection's now, because it is nobody else's."""
+        return bool(await sql.fetchval("SELECT pg_try_advisory_lock($1)", self.leading))
+
+
+async def _lock(sql: asyncpg.Connection, which: int) -> int:
+    """A lock's number: of these tables alone, for several relays may each have a schema of one database."""
+    return which << 32 | (await sql.fetchval("SELECT to_regclass('meta')::oid") or 0)
 
 
 async def _examine(sql: asyncpg.Connection) -> None:
@@ -410,7 +420,7 @@ async def part(url: str, epoch: str, held: Happening[Any], new_hex: Callable[[in
         await link.open(new_hex)
         sql = await link.connect()
         try:
-            if not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LEADING):
+            if not await link.has_lead(sql):
                 raise ConfigurationError("a relay runs on this database: stop all of them first")
             await sql.execute("UPDATE meta SET value = $1 WHERE name = 'epoch'", epoch)
             store = await open_store(url, new_hex=new_hex, committed=lambda head, events: None)

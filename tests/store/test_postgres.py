@@ -92,6 +92,18 @@ async def test_one_leads_and_when_it_is_gone_another_one_does(tmp_path: Path, po
         await asyncio.wait_for(follower, 20)
 
 
+async def test_relays_with_a_schema_each_in_one_database_do_not_wait_for_each_other(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    async with AsyncExitStack() as stack:
+        first = await opened(stack, await postgres.database(f"{tmp_path} first"))
+        other = await opened(stack, await postgres.database(f"{tmp_path} other"))
+        async with asyncio.timeout(20), first.leading(), other.leading(), first._pool.acquire() as holding:
+            await holding.execute("SELECT pg_advisory_lock($1)", first._link.writing)
+            await other.apply(queued("of the other"))
+            await holding.execute("SELECT pg_advisory_unlock($1)", first._link.writing)
+
+
 async def test_a_server_that_restarts_is_unavailable_and_then_there_again(postgres: Cluster) -> None:
     from tests.postgres import cluster
 
@@ -179,7 +191,7 @@ async def test_the_way_to_the_database_is_not_blocked_by_a_relay_that_hangs(tmp_
             url, server_settings=engine._SETTINGS | {"idle_in_transaction_session_timeout": "200"}
         )
         await hung.execute("BEGIN")
-        await hung.execute("SELECT pg_advisory_xact_lock($1)", engine.WRITING)
+        await hung.execute("SELECT pg_advisory_xact_lock($1)", store._link.writing)
         assert (await store.apply(queued("in spite of it"))).id == "in spite of it"
         hung.terminate()
 
