@@ -23,6 +23,7 @@ from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import Settings, given
 from tests.postgres import Cluster
+from tests.rest import at_rest
 
 T = TypeVar("T")
 
@@ -222,12 +223,13 @@ async def journey(
 
 
 async def while_time_passes(clock: ManualClock, awaitable: Awaitable[T], step_s: float = 1.0) -> T:
-    """Move the clock on, step by step, until `awaitable` is done; the loop runs in between."""
+    """Move the clock on, step by step, until `awaitable` is done; what can be done is done in between."""
     work = asyncio.ensure_future(awaitable)
     async with asyncio.timeout(WAIT_S):
+        await at_rest(work)
         while not work.done():
             clock.advance(step_s)
-            await asyncio.wait({work}, timeout=0.001)
+            await at_rest(work)
     return await work
 
 

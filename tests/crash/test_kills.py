@@ -162,7 +162,7 @@ async def killed_at(folder: Path, steps: Iterable[int], again: Random | None = N
 async def test_killed_at_some_steps_of_its_store_it_loses_nothing(tmp_path: Path) -> None:
     tally = await killed_at(tmp_path, count(5, 24))
     assert tally.kills >= 6
-    assert tally.callbacks > 50
+    assert tally.callbacks > tally.kills
 
 
 @pytest.mark.long

@@ -24,7 +24,8 @@ async def test_a_hostile_subscriber_is_one_failed_attempt_with_a_class_and_a_sen
     assert answer.excerpt.startswith(hostile.excerpt)
     assert bool(answer.excerpt) == bool(hostile.excerpt)
     assert answer.took_ms < LONG_S * 1000
-    assert abs(sum(answer.phases.values()) - answer.took_ms) <= 20
+    # Each phase is rounded by itself, and what lies between two is nobody's.
+    assert sum(answer.phases.values()) <= answer.took_ms + len(answer.phases)
     assert ("tls" in answer.phases) == bool(hostile.tls)
     assert outcome.peak_bytes < PEAK_BYTES
     assert {other.status for other in outcome.others} == {200}

@@ -26,6 +26,7 @@ from relay.web.guard import ADMIN
 from tests import journeys
 from tests.conformance.target import numbers
 from tests.journeys import EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
+from tests.rest import at_rest
 from tests.wire import Frame, Wire, request, stream, wire
 
 pytestmark = pytest.mark.anyio
@@ -367,7 +368,7 @@ async def test_httpx2s_own_event_source_reads_the_same_and_no_empty_events(
     await eventually(lambda: len(got) >= 3)
     for _ in range(40):  # heartbeats, which a reader must not take for events
         clock.advance(1)
-        await asyncio.wait({reading}, timeout=0.001)
+        await at_rest(reading)
     here.node.drain()
     await reading
 

@@ -13,6 +13,7 @@ from relay.clock import ManualClock
 from relay.sandbox.scenarios import SCENARIOS
 from relay.sandbox.vendor import Vendor
 from tests.journeys import Journey, journey
+from tests.rest import at_rest
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +32,6 @@ FAILS = {
 # The upstream never says how these end, and the relay does not make it up.
 NEVER_END = {"never-ends"}
 STEP_MIN_S = 1.0
-QUIET_LOOKS = 20
-STUCK_LOOKS = 400
 
 
 async def virtual_end(running: Journey, clock: ManualClock, job_id: str) -> dict[str, object]:
@@ -40,23 +39,14 @@ async def virtual_end(running: Journey, clock: ManualClock, job_id: str) -> dict
 
     work = asyncio.ensure_future(running.job_that(job_id, lambda job: job["state"] in ("succeeded", "failed")))
     while not work.done():
-        await time_jumps(running, clock)
+        await time_jumps(clock)
     return work.result()
 
 
-async def time_jumps(running: Journey, clock: ManualClock) -> None:
+async def time_jumps(clock: ManualClock) -> None:
     """Let what is under way on the sockets come to rest, then go on to the next moment that somebody waits for."""
 
-    def seen() -> tuple[int, int, int]:
-        return running.node.feed.generation, sum(running.vendor.requests.values()), len(running.subscriber.got)
-
-    quiet = 0
-    # A request that is never answered counts as rest, too, after a while.
-    while quiet < (STUCK_LOOKS if any(worker.under_way for worker in running.node.workers) else QUIET_LOOKS):
-        before = seen()
-        await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(int))])
-        await asyncio.sleep(0)
-        quiet = quiet + 1 if seen() == before else 0
+    await at_rest()
     clock.advance(max(clock.until_next_s() or 0.0, STEP_MIN_S))
 
 
@@ -91,6 +81,6 @@ async def test_a_task_that_never_ends_is_asked_after_and_never_invented(tmp_path
             return sum(count for path, count in running.vendor.requests.items() if "/tasks/" in path)
 
         while asked() < 20:
-            await time_jumps(running, clock)
+            await time_jumps(clock)
 
         assert (await running.job(submitted["id"]))["state"] == "running"

@@ -76,7 +76,7 @@ async def until_said(here: Journey, clock: ManualClock, path: str, *words: str) 
         why = await here.get(path)
         if all(word in " ".join(why["sentences"]) for word in words):
             return why
-        await time_jumps(here, clock)
+        await time_jumps(clock)
     raise AssertionError(f"{words} are not in: {why['sentences']}")
 
 
@@ -103,7 +103,7 @@ async def with_delivery(here: Journey, clock: ManualClock, holds: Callable[[dict
         found: list[dict[str, Any]] = (await here.get("/v1/deliveries"))["data"]
         for one in filter(holds, found):
             return one
-        await time_jumps(here, clock)
+        await time_jumps(clock)
     raise AssertionError(f"there is no such delivery: {found}")
 
 
