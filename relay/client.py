@@ -194,6 +194,11 @@ class RelayClient:
         """The newest `limit` bodies that came to a callback address and were no report on its task."""
         return await self._all("/v1/quarantine", "cursor", limit=limit)
 
+    async def audit(self, limit: int, **filters: str | None) -> list[dict[str, Any]]:
+        """The newest `limit` lines of who changed what; only the admin token may read them."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        return await self._all("/v1/audit", "cursor", given, limit)
+
     async def tokens(self) -> list[dict[str, Any]]:
         """The living tokens, oldest first."""
         found: list[dict[str, Any]] = (await self._call("GET", "/v1/tokens"))["data"]

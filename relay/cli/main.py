@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "stats": ("relay.cli.stats", "Show counts, success and times, by model and account."),
     "accounts": ("relay.cli.accounts", "Show the upstream's accounts, what runs on them, and why one is parked."),
     "token": ("relay.cli.token", "Make named tokens, list them, revoke one."),
+    "audit": ("relay.cli.audit", "List who changed what."),
     "subscription": ("relay.cli.subscription", "Say who is told of events: make, list, change, rotate, ping, enable."),
     "delivery": ("relay.cli.delivery", "List what is owed and what became of it, retry one, replay many."),
     "artifacts": ("relay.cli.artifacts", "List the files that the relay keeps, fetch missing ones, verify, prune."),

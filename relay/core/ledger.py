@@ -116,6 +116,19 @@ class Hold:
     found: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """Who changed what, by which door; `object` is the id of what was changed or made. No secret is in it."""
+
+    seq: int = 0
+    at_ms: int
+    token_id: str
+    actor: str
+    action: str
+    object: str | None
+    request_id: str
+
+
 Record = (
     Adoption
     | Job
@@ -132,6 +145,7 @@ Record = (
     | UsedKey
     | StoredFile
     | Hold
+    | Deed
 )
 
 
@@ -254,6 +268,7 @@ class IllegalStep(AssertionError):
 KEYS: Final[dict[type, str]] = {
     Callback: "",
     Quarantined: "",
+    Deed: "",
     Attempt: "job_id number",
     Account: "email",
     Adoption: "task_id",

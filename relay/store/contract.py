@@ -5,7 +5,7 @@ are bounded by their `limit`. An engine that cannot write raises `Unavailable`, 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Happening, Hold, Quarantined, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Deed, Happening, Hold, Quarantined, Token, UsedKey
 from relay.core.stats import Tally
 from relay.store.trimming import Kind
 
@@ -257,6 +257,10 @@ class Store(Protocol):
 
     async def trim_quarantine(self, max_entries: int, max_bytes: int, rows: int) -> int:
         """Delete the oldest, as long as one of the bounds does not hold; how many were deleted, at most `rows`."""
+        ...
+
+    async def deeds(self, wanted: Mapping[str, str], before_seq: int | None, limit: int) -> list[Deed]:
+        """Who did what, newest first; `wanted` may name an `actor` (a token's name or id), `action` and `object`."""
         ...
 
     async def used_key(self, key: str) -> UsedKey | None:

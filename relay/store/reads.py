@@ -10,26 +10,24 @@ from relay.core.dispatch import Account, Waiting
 from relay.core.estimate import Running
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Deed, Hold, Quarantined, Token, UsedKey
 from relay.core.record import made
 from relay.core.stats import Tally
 from relay.store.contract import LOOKED_AT_MAX, Due, EventFilter, JobFilter, JobPage, Totals
 from relay.store.rows import TABLES, columns, from_row
-from relay.store.statements import BUSY
+from relay.store.statements import BUSY, SUBSCRIPTIONS_MAX
 from relay.store.where import SHOWN_STATE, WORDS, Where, chosen_jobs, listed, selected, selected_as_shown
 
 T = TypeVar("T")
 Fetch = Callable[[str, dict[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
 
 ACCOUNTS_MAX: Final = 1_000
-SUBSCRIPTIONS_MAX: Final = 1_000
 TOKENS_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 1_000
 # Of the jobs near a time, to find the first and the last of them.
 NEIGHBOURS: Final = 1_000
 
 _ALL: Final = 2**62
-_ANY: Final = str(Where("TRUE"))
 # What may be long is not read for a list, which does not show it.
 _LISTED: Final = columns(Job).replace(" request, task,", " '{}' AS request, NULL AS task,")
 
@@ -66,8 +64,7 @@ class Reads:
         self._fetch = fetch
 
     async def head(self) -> int:
-        rows = await self._fetch("SELECT value FROM meta WHERE name = 'head'", {})
-        return int(rows[0]["value"])
+        return int((await self._fetch("SELECT value FROM meta WHERE name = 'head'", {}))[0]["value"])
 
     async def earliest(self) -> int:
         # By one statement: between two, the first events of all may be committed, and would seem to be gone.
@@ -79,8 +76,7 @@ class Reads:
 
     async def seq_at(self, at_ms: int) -> int:
         sql = "SELECT max(seq) AS seq FROM events WHERE at_ms < :at_ms"
-        rows = await self._fetch(sql, {"at_ms": at_ms})
-        return rows[0]["seq"] or 0
+        return (await self._fetch(sql, {"at_ms": at_ms}))[0]["seq"] or 0
 
     async def events_after(self, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
         where = Where("seq > :after", after=seq)
@@ -109,9 +105,8 @@ class Reads:
         if len(rows) > limit:
             return JobPage(found, found[-1].seq)
         # Fewer than were asked for: is this the end, or only as far as was looked?
-        [row] = await self._fetch(
-            f"SELECT count(*) AS jobs, min(seq) AS seq FROM ({looked_at[0]}) AS looked", looked_at[1]
-        )
+        sql = f"SELECT count(*) AS jobs, min(seq) AS seq FROM ({looked_at[0]}) AS looked"
+        [row] = await self._fetch(sql, looked_at[1])
         return JobPage(found, row["seq"] if row["jobs"] >= LOOKED_AT_MAX else None)
 
     async def _jobs(
@@ -121,7 +116,7 @@ class Reads:
         chosen, where = chosen_jobs(wanted, self.by_words)
         behind, before = await self._seqs_between(wanted)
         values = where.values | {"before": before if before_seq is None else min(before, before_seq), "behind": behind}
-        values |= {"looked_at": looked_at if str(where) != _ANY else min(looked_at, limit), "limit": limit}
+        values |= {"looked_at": looked_at if str(where) != "TRUE" else min(looked_at, limit), "limit": limit}
         sql = f"SELECT {names} FROM ({chosen}) AS chosen {self.each_job} WHERE {where} {self.newest_first} LIMIT :limit"
         return await self._fetch(sql, values), (chosen, values)
 
@@ -207,10 +202,8 @@ class Reads:
 
     async def running(self, limit: int) -> list[Running]:
         sql = (
-            "SELECT j.id AS job_id, a.account AS account, j.mode AS mode, a.sent_at_ms AS since_ms, "
-            "a.expected_ms AS expected_ms "
-            "FROM attempts a JOIN jobs j ON j.id = a.job_id "
-            "WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
+            "SELECT job_id, a.account AS account, mode, sent_at_ms AS since_ms, expected_ms FROM attempts a "
+            "JOIN jobs j ON j.id = a.job_id WHERE a.state IN ('sending', 'created', 'unknown') LIMIT :limit"
         )
         return [Running(**dict(row)) for row in await self._fetch(sql, {"limit": limit})]
 
@@ -222,8 +215,7 @@ class Reads:
         return {row["state"]: row["jobs"] for row in await self._fetch(sql, {})}
 
     async def hold(self) -> Hold | None:
-        rows = await self._fetch(f"SELECT {columns(Hold)} FROM holds", {})
-        return from_row(Hold, rows[0]) if rows else None
+        return await self._one(Hold, "WHERE TRUE", {})
 
     async def knows_attempts(self) -> bool:
         return bool(await self._fetch("SELECT 1 FROM attempts LIMIT 1", {}))
@@ -286,8 +278,13 @@ class Reads:
         return await self._list(Callback, where, {"job_id": job_id, "after_seq": after_seq, "limit": limit})
 
     async def quarantine(self, before_seq: int | None, limit: int) -> list[Quarantined]:
-        values = {"before": before_seq if before_seq is not None else 2**62, "limit": limit}
-        return await self._list(Quarantined, "WHERE seq < :before ORDER BY seq DESC LIMIT :limit", values)
+        return await self._newest(Quarantined, Where("TRUE"), before_seq, limit)
+
+    async def deeds(self, wanted: Mapping[str, str], before_seq: int | None, limit: int) -> list[Deed]:
+        where = Where("TRUE")
+        for name, value in wanted.items():
+            where.also(f":{name} IN (actor, token_id)" if name == "actor" else f"{name} = :{name}", **{name: value})
+        return await self._newest(Deed, where, before_seq, limit)
 
     async def used_key(self, key: str) -> UsedKey | None:
         return await self._one(UsedKey, "WHERE id = :id", {"id": key})
@@ -390,9 +387,8 @@ class Reads:
     async def files(
         self, state: Sequence[str], job_id: Sequence[str], before_seq: int | None, limit: int
     ) -> list[StoredFile]:
-        where = Where("seq < :before", before=before_seq if before_seq is not None else 2**62, limit=limit)
-        where.any_of("state", state).any_of("job_id", job_id)
-        return await self._list(StoredFile, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
+        where = Where("TRUE").any_of("state", state).any_of("job_id", job_id)
+        return await self._newest(StoredFile, where, before_seq, limit)
 
     async def files_due(self, now_ms: int, limit: int) -> list[StoredFile]:
         where = "WHERE state = 'wanted' AND next_at_ms <= :now_ms ORDER BY next_at_ms LIMIT :limit"
@@ -441,6 +437,10 @@ class Reads:
         where = Where("state = 'kept'").any_of("id", file_ids or [""])
         rows = await self._fetch(f"SELECT id, path FROM artifacts WHERE {where}", where.values)
         return {row["id"]: row["path"] for row in rows}
+
+    async def _newest(self, record_type: type[T], where: Where, before_seq: int | None, limit: int) -> list[T]:
+        where.also("seq < :before", before=_ALL if before_seq is None else before_seq, limit=limit)
+        return await self._list(record_type, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
 
     async def _list(self, record_type: type[T], tail: str, values: dict[str, Any]) -> list[T]:
         from_table = f"SELECT {columns(record_type)} FROM {TABLES[record_type][0]} {tail}"

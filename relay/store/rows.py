@@ -16,7 +16,7 @@ from relay.core.delivery import Delivery, Replay, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Hold, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import Adoption, Callback, Deed, Hold, Quarantined, Record, Token, UsedKey
 from relay.core.record import made
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
     UsedKey: ("used_keys", ("id",)),
     StoredFile: ("artifacts", ("id",)),
     Hold: ("holds", ("id",)),
+    Deed: ("deeds", ("seq",)),
 }
 
 

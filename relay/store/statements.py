@@ -14,7 +14,19 @@ from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Changes, Hold, Loaded, Needs, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import (
+    Adoption,
+    Callback,
+    Changes,
+    Deed,
+    Hold,
+    Loaded,
+    Needs,
+    Quarantined,
+    Record,
+    Token,
+    UsedKey,
+)
 from relay.core.replaying import BATCH
 from relay.core.stats import tallied
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
@@ -276,7 +288,7 @@ class Pending:
     def add(self, changes: Changes[Any], before: Loaded) -> None:
         known = {key_of(record): record for record in _records(before)} if changes.puts else {}
         for record in changes.puts:
-            if type(record) in (Callback, Quarantined):
+            if type(record) in (Callback, Quarantined, Deed):
                 self._rows[object()] = (None, record)
                 continue
             key = key_of(record)

@@ -6,7 +6,10 @@ meanwhile. Rows are looked at oldest first along an index, and no more of them t
 
 from typing import Final, Literal
 
-Kind = Literal["keys", "callbacks", "deliveries", "events", "tallies", "breakers", "replays"]
+Kind = Literal["keys", "callbacks", "deliveries", "events", "tallies", "breakers", "replays", "deeds"]
+
+# However young: a list looks through all of them.
+DEEDS_MAX: Final = 100_000
 
 _OPEN: Final = "state IN ('waiting', 'due', 'sending')"
 # The first event that is too young to go, or the one behind the oldest `rows`.
@@ -45,6 +48,10 @@ BITES: Final[dict[Kind, str]] = {
     ),
     "replays": (
         "DELETE FROM replays WHERE seq IN (SELECT seq FROM replays WHERE finished_at_ms < :before_ms LIMIT :rows)"
+    ),
+    "deeds": (
+        "DELETE FROM deeds WHERE seq IN (SELECT seq FROM (SELECT seq, at_ms FROM deeds ORDER BY seq LIMIT :rows) "
+        f"AS oldest WHERE at_ms < :before_ms OR seq <= (SELECT max(seq) - {DEEDS_MAX} FROM deeds))"
     ),
 }
 # The oldest of those behind the newest so many, or the newest so many bytes.

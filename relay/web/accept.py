@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from relay.core import job as jobs
 from relay.core.delivery import URL_SEAL, Subscription
 from relay.core.event import FINAL_TYPES, PROGRESS
 from relay.core.job import Job, Origin
-from relay.core.ledger import UsedKey
+from relay.core.ledger import Happening, UsedKey
 from relay.core.request import Checked
 from relay.core.submitting import JobSubmitted
 from relay.core.target import check_url
@@ -89,13 +90,20 @@ async def accept(
     return await queue(state, job, str(reply_url) if reply_url is not None else None, used_key or None)
 
 
-async def queue(state: Any, job: Job, reply_url: str | None, used_key: UsedKey | None = None) -> Job:
+async def queue(
+    state: Any,
+    job: Job,
+    reply_url: str | None,
+    used_key: UsedKey | None = None,
+    *,
+    audited: Callable[[Happening[Job]], Happening[Job]] = lambda submitted: submitted,
+) -> Job:
     """Put a job into the queue with the subscription of its client; the job that the ledger has for it."""
     subscription = None if reply_url is None else _subscription(state, job.id, reply_url, job.created_at_ms)
     job = replace(job, reply_url_sealed=subscription.url_sealed if subscription else None)
     settings = state.settings
     submitted = JobSubmitted(job, settings.queue_per_token, settings.queue_max, subscription, used_key)
-    accepted: Job = await state.store.apply(submitted)
+    accepted: Job = await state.store.apply(audited(submitted))
     about(job=accepted.id)
     return accepted
 

@@ -14,6 +14,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from relay.errors import RelayError
 from relay.web import (
     artifacts,
+    audit,
     callbacks,
     dashboard,
     deliveries,
@@ -35,7 +36,7 @@ from relay.web import (
     tickets,
     tokens,
 )
-from relay.web.guard import Door, Scope
+from relay.web.guard import Door, DoorScope
 from relay.web.openapi import Doorway
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
 from relay.web.trace import RequestTrace
@@ -90,6 +91,19 @@ def routes() -> list[Route]:
         door("GET", "/v1/artifacts/{id}/{name}", artifacts.serve),
         *dropin_doors(),
         door("GET", "/.well-known/webhooks-keys.json", history.webhook_keys),
+        *page_doors(),
+        door("POST", "/v1/backup", operation.backup, "manage"),
+        door("POST", "/v1/resume", operation.resume, "manage"),
+        door("GET", "/v1/audit", audit.index, "admin"),
+        door("GET", "/healthz", health.alive),
+        door("GET", "/readyz", health.ready),
+        door("GET", "/metrics", metrics.show, "read"),
+    ]
+
+
+def page_doors() -> list[Route]:
+    """What a browser asks for by itself: pages and what they are made of, and the session."""
+    return [
         door("POST", "/session", session.create),
         door("GET", "/session", session.show, "submit", "read", "manage"),
         door("DELETE", "/session", session.end),
@@ -97,11 +111,6 @@ def routes() -> list[Route]:
         door("GET", "/static/{path:path}", static.serve),
         door("GET", "/openapi.json", docs.openapi),
         door("GET", "/docs", docs.page),
-        door("POST", "/v1/backup", operation.backup, "manage"),
-        door("POST", "/v1/resume", operation.resume, "manage"),
-        door("GET", "/healthz", health.alive),
-        door("GET", "/readyz", health.ready),
-        door("GET", "/metrics", metrics.show, "read"),
     ]
 
 
@@ -127,7 +136,7 @@ def dropin_doors() -> list[Route]:
     ]
 
 
-def door(method: str, path: str, endpoint: Door, *scopes: Scope, tickets: bool = False) -> Route:
+def door(method: str, path: str, endpoint: Door, *scopes: DoorScope, tickets: bool = False) -> Route:
     """A door for tokens with one of `scopes`, and for tickets where they open it; open to all without any scope."""
     return Doorway([*ANY] if method == "*" else [method], path, endpoint, scopes, tickets=tickets)
 

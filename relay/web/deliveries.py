@@ -22,6 +22,7 @@ from relay.core.replaying import (
 from relay.errors import Conflict, InvalidRequest, NotFound
 from relay.store.contract import PAGE_MAX
 from relay.vault import new_uuid7
+from relay.web.audit import asked_for
 from relay.web.jobs import find
 from relay.web.problem import Json, listed, read_object, read_query, whole
 from relay.web.subscriptions import read_model
@@ -103,7 +104,8 @@ async def retry(request: Request) -> Response:
     wanted_again = await _find(request)
     if await state.store.event(wanted_again.event_seq) is None:
         raise Conflict("the event is not kept any more: there is nothing to send")
-    await state.store.apply(DeliveryRetried(wanted_again.id, state.clock.now_ms()))
+    retried = DeliveryRetried(wanted_again.id, state.clock.now_ms())
+    await state.store.apply(asked_for(request, retried, wanted_again.id))
     return Json((await _views(request, [await _find(request)]))[0], 202)
 
 
@@ -135,7 +137,8 @@ async def replay(request: Request) -> Response:
         return Json({"dryRun": True, "count": total, "sample": await _views(request, sample)})
     if len(await state.store.replays_running(RUNNING_MAX)) >= RUNNING_MAX:
         raise Conflict(f"{RUNNING_MAX} replays are running already; wait for one to end")
-    begun = await state.store.apply(ReplayStarted(replace(made, total=total, until_seq=until_seq)))
+    started = ReplayStarted(replace(made, total=total, until_seq=until_seq))
+    begun = await state.store.apply(asked_for(request, started, made.id))
     return Json(replay_view(begun), 202, {"Location": f"/v1/replays/{begun.id}"})
 
 

@@ -7,10 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.core.artifacts import FILE_STATES, StoredFile
+from relay.core.audit import Noted
 from relay.core.job import artifact_id, iso
 from relay.core.keeping import FileLost, FilesWanted
 from relay.errors import Conflict, NotFound
 from relay.store.contract import PAGE_MAX
+from relay.web.audit import asked_for, deed
 from relay.web.problem import Json, listed, read_object, read_query, whole
 from relay.web.subscriptions import read_model
 
@@ -60,8 +62,8 @@ async def fetch(request: Request) -> Response:
     else:
         missing = await state.store.files(("wanted", "failed"), (), None, FETCHED_MAX)
         jobs = list(dict.fromkeys(file.job_id for file in missing))
-    now_ms = state.clock.now_ms()
-    return Json({"files": sum([await state.store.apply(FilesWanted(job_id, now_ms)) for job_id in jobs])}, 202)
+    wanted = [asked_for(request, FilesWanted(job_id, state.clock.now_ms()), job_id) for job_id in jobs]
+    return Json({"files": sum([await state.store.apply(one) for one in wanted])}, 202)
 
 
 async def verify(request: Request) -> Response:
@@ -82,6 +84,7 @@ async def prune(request: Request) -> Response:
     given = read_model(WhatToPrune, await read_object(request))
     _check_storage(state)
     age_s = state.settings.retention_artifacts if given.olderThanS is None else given.olderThanS
+    await state.store.apply(Noted(deed(request)))
     return Json({"files": await state.mirror.prune(state.clock.now_ms() - age_s * 1000)})
 
 

@@ -25,6 +25,9 @@ from relay.vault import Vault, hash_token
 
 Scope = Literal["submit", "read", "manage"]
 SCOPES: Final[frozenset[str]] = frozenset(get_args(Scope))
+# The last one is the admin token's own, and no other can have it.
+DoorScope = Scope | Literal["admin"]
+OWN: Final = "admin"
 TOKEN_MAX_CHARS: Final = 512
 TICKET_MAX_CHARS: Final = 4_096
 TICKET: Final = "ticket"
@@ -80,7 +83,7 @@ class Principal:
         return () if "read" in self.scopes else (self.token_id,)
 
 
-ADMIN: Final = Principal("admin", "admin", SCOPES)
+ADMIN: Final = Principal("admin", "admin", SCOPES | {OWN})
 
 
 class Guard:
@@ -225,7 +228,7 @@ def _write_down(request: Request, principal: Principal) -> None:
     _log.info("audit", action=action, token=principal.token_id, session=in_session, client=client, of=of)
 
 
-def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Door:
+def needs(scopes: tuple[DoorScope, ...], door: Door, *, tickets: bool = False) -> Door:
     """A door that opens for tokens with one of `scopes`; who came is in `request.state.principal`.
 
     With `tickets` it opens for `?ticket=` too: a browser's event stream cannot send a header.
@@ -238,7 +241,8 @@ def needs(scopes: tuple[Scope, ...], door: Door, *, tickets: bool = False) -> Do
         else:
             principal = await state.guard.who(request)
         if not principal.scopes.intersection(scopes):
-            raise Forbidden(f"this needs a token with the scope {' or '.join(scopes)}")
+            wanted = "the admin token" if OWN in scopes else f"a token with the scope {' or '.join(scopes)}"
+            raise Forbidden(f"this needs {wanted}")
         if "submit" in scopes and request.method == "POST":
             check_hops(request.headers.getlist(HOP_HEADER), request.app.state.store.instance)
         request.state.principal = principal

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relay.clock import wait_at_most
 from relay.core import job as jobs
 from relay.core.job import NO_OUTLOOK, STATES, Job, Origin
 from relay.core.request import check
@@ -21,13 +20,12 @@ from relay.store.contract import PAGE_MAX, JobFilter, JobPage
 from relay.web.accept import accept, key_of, reply_url_of
 from relay.web.forecast import forecast, outlook_of
 from relay.web.guard import Principal
-from relay.web.leaving import while_connected
+from relay.web.leaving import taken, while_connected
 from relay.web.problem import Json, flag, instant, listed, read_object, read_query, whole
 
 _log = logger("web")
 
 PAGE_DEFAULT: Final = 50
-SEND_S: Final = 30.0
 AT_ONCE: Final = 25
 MANY: Final = ("state", "model", "replyRef", "account", "origin")
 WORDS_MAX: Final = 20
@@ -146,9 +144,8 @@ class _Lines(Response):
                 _log.warning("export.cut", reason=str(error))
                 return
             async for lines in _encoded(state, page.jobs, b"\n"):
-                body = send({"type": "http.response.body", "body": lines + b"\n", "more_body": True})
-                if not await wait_at_most(state.clock, body, SEND_S):
-                    return  # it reads nothing; cut off, as above
+                if not await taken(state.clock, send, lines + b"\n"):
+                    return  # cut off, as above
             before, limit = page.next_seq, limit and limit - len(page.jobs)
             if before is None or limit == 0:
                 break

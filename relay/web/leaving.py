@@ -1,10 +1,19 @@
-"""Notices that a reader has left: a server's `send` says nothing of it, and work for nobody would go on to its end."""
+"""Notices that a reader has left, or reads no more: a server's `send` says nothing of either, and goes on, or waits."""
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
-from starlette.types import Receive
+from starlette.types import Receive, Send
+
+from relay.clock import Clock, wait_at_most
+
+SEND_S: Final = 30.0
+
+
+async def taken(clock: Clock, send: Send, part: bytes) -> bool:
+    """Send a part of a body; False when nobody reads: the answer then ends here, and the server cuts it off."""
+    return await wait_at_most(clock, send({"type": "http.response.body", "body": part, "more_body": True}), SEND_S)
 
 
 async def while_connected(receive: Receive, writing: Coroutine[Any, Any, None]) -> None:

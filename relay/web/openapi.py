@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from relay import __version__
 from relay.core.catalogue import Catalogue
 from relay.core.request import Mode, example_request
-from relay.web.guard import Door, Scope, needs
+from relay.web.guard import Door, DoorScope, needs
 from relay.web.problem import DROPIN_PREFIX
 from relay.web.samples import webhooks
 from relay.web.shapes import ANY, SHAPES, TEXT, Schema, codes, create_schema, job_schema, ref
@@ -47,7 +47,7 @@ class Doorway(Route):
     """A route that knows the door behind it, the scopes that open it, and whether tickets do."""
 
     def __init__(
-        self, methods: list[str], path: str, door: Door, scopes: tuple[Scope, ...], *, tickets: bool = False
+        self, methods: list[str], path: str, door: Door, scopes: tuple[DoorScope, ...], *, tickets: bool = False
     ) -> None:
         super().__init__(path, needs(scopes, door, tickets=tickets) if scopes else door, methods=methods)
         self.door, self.scopes, self.tickets = door, scopes, tickets

@@ -17,7 +17,7 @@ from relay.core.job import STATES, AttemptState, ErrorCode, Origin, State
 from relay.core.retry import AnswerKind
 from relay.core.terms import DEADLINE_MAX_S, PRIORITY_MAX
 from relay.errors import ClientError, ConfigurationError, RelayError, SignatureInvalid
-from relay.web.guard import SCOPES
+from relay.web.guard import OWN, SCOPES
 
 Schema = dict[str, Any]
 
@@ -349,7 +349,7 @@ SHAPES: Final[dict[str, Schema]] = {
     "PingAnswer": record(id=TEXT, arrived=FLAG, **_ANSWER),
     "Token": record(**_TOKEN),
     "TokenWithSecret": record(**_TOKEN, token=TEXT),
-    "Session": record(name=TEXT, scopes=several(word(*sorted(SCOPES))), expiresAt=maybe(TIME)),
+    "Session": record(name=TEXT, scopes=several(word(*sorted(SCOPES), OWN)), expiresAt=maybe(TIME)),
     "Ticket": record(ticket=TEXT, eventsUrl=URL, expiresAt=TIME),
     "Delivery": record(
         id=TEXT,
@@ -369,12 +369,11 @@ SHAPES: Final[dict[str, Schema]] = {
     "Replay": record(
         id=UUID,
         state=word("running", "done"),
-        total=COUNT,
-        requeued=COUNT,
-        skipped=COUNT,
         createdAt=TIME,
         finishedAt=maybe(TIME),
+        **dict.fromkeys(("total", "requeued", "skipped"), COUNT),
     ),
+    "Deed": record(at=TIME, actor=TEXT, token=TEXT, action=TEXT, object=maybe(TEXT), request=TEXT),
     "ReplayPreview": record(dryRun={"const": True}, count=COUNT, sample=several(ref("Delivery"))),
     "File": record(
         id=TEXT,

@@ -16,6 +16,7 @@ from relay.core.why import still_renders
 from relay.errors import BadGateway, Conflict, Forbidden, InvalidRequest
 from relay.vault import new_uuid7
 from relay.web.accept import queue
+from relay.web.audit import asked_for
 from relay.web.forecast import outlook_of
 from relay.web.guard import Principal
 from relay.web.jobs import find, shown
@@ -39,7 +40,7 @@ async def cancel(request: Request) -> Response:
     state: Any = request.app.state
     read_query(request)
     job = await _own(request)
-    now: Job = await state.store.apply(JobCancelled(job.id, state.clock.now_ms()))
+    now: Job = await state.store.apply(asked_for(request, JobCancelled(job.id, state.clock.now_ms()), job.id))
     notice = still_renders(now, await state.store.attempts(job.id))
     return Json({**await _seen(request, now), "notice": notice})
 
@@ -61,7 +62,7 @@ async def retry(request: Request) -> Response:
         created_at_ms=now_ms, updated_at_ms=now_ms,
     )  # fmt: skip
     reply_url = state.vault.open(old.reply_url_sealed, URL_SEAL).decode() if old.reply_url_sealed else None
-    made = await queue(state, job, reply_url)
+    made = await queue(state, job, reply_url, audited=lambda submitted: asked_for(request, submitted, old.id))
     # Read again, for its number and its place in the queue.
     body = await _seen(request, await state.store.job(made.id))
     return Json(body, 202 if made.id == job_id else 200, {"Location": f"/v1/jobs/{made.id}"})
@@ -80,7 +81,7 @@ async def resolve(request: Request) -> Response:
         raise InvalidRequest.field("taskId", "unknown", "taskId goes with the outcome created alone")
     principal: Principal = request.state.principal
     resolved = JobResolved(job.id, given.outcome, report, principal.name, state.clock.now_ms())
-    return Json(await _seen(request, await state.store.apply(resolved)))
+    return Json(await _seen(request, await state.store.apply(asked_for(request, resolved, job.id))))
 
 
 async def erase(request: Request) -> Response:
@@ -88,7 +89,7 @@ async def erase(request: Request) -> Response:
     state: Any = request.app.state
     read_query(request)
     job = await find(request, request.path_params["id"], to_manage=True)
-    await state.store.apply(JobErased(job.id, state.clock.now_ms()))
+    await state.store.apply(asked_for(request, JobErased(job.id, state.clock.now_ms()), job.id))
     return Response(status_code=204)
 
 

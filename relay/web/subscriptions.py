@@ -21,6 +21,7 @@ from relay.observe import about
 from relay.settings import Duration
 from relay.vault import new_uuid7, new_webhook_secret
 from relay.web.accept import shown_url
+from relay.web.audit import asked_for
 from relay.web.problem import PROBLEMS_MAX, Json, read_object, read_query
 
 SUBSCRIPTIONS_MAX: Final = 500
@@ -133,7 +134,7 @@ async def create(request: Request) -> Response:
         created_at_ms=now_ms,
         updated_at_ms=now_ms,
     )
-    await state.store.apply(SubscriptionSaved(subscription))
+    await state.store.apply(asked_for(request, SubscriptionSaved(subscription), subscription.id))
     about(made=subscription.id)
     return Json(
         {**subscription_view(subscription), "secret": secret},
@@ -157,8 +158,8 @@ async def change(request: Request) -> Response:
     if "replyRef" in changes:
         changes["reply_ref"] = changes.pop("replyRef")
     now_ms = state.clock.now_ms()
-    changed = await state.store.apply(SubscriptionChanged(before.id, changes, now_ms, afresh="url_sealed" in changes))
-    return await _seen(request, changed)
+    changed = SubscriptionChanged(before.id, changes, now_ms, afresh="url_sealed" in changes)
+    return await _seen(request, await state.store.apply(asked_for(request, changed, before.id)))
 
 
 async def rotate(request: Request) -> Response:
@@ -169,7 +170,8 @@ async def rotate(request: Request) -> Response:
     secret, sealed = _secret(state, given.secret)
     now_ms = state.clock.now_ms()
     old_until_ms = now_ms + given.keepOldFor * 1000
-    changed = await state.store.apply(SecretRotated(request.path_params["id"], sealed, old_until_ms, now_ms))
+    rotated = SecretRotated(request.path_params["id"], sealed, old_until_ms, now_ms)
+    changed = await state.store.apply(asked_for(request, rotated, rotated.subscription_id))
     return Json({**subscription_view(changed), "secret": secret, "oldUntil": iso(old_until_ms)}, 200, _ONCE)
 
 
@@ -204,7 +206,7 @@ async def enable(request: Request) -> Response:
         dropped = BacklogDropped(subscription.id, given.backlog == "final", state.clock.now_ms())
         while await state.store.apply(dropped):
             pass
-    return await _seen(request, await state.store.apply(changed))
+    return await _seen(request, await state.store.apply(asked_for(request, changed, subscription.id)))
 
 
 async def index(request: Request) -> Response:
@@ -221,7 +223,8 @@ async def remove(request: Request) -> Response:
     """204; what it was still owed is kept as dead letters."""
     subscription = await _find(request)
     state: Any = request.app.state
-    await state.store.apply(SubscriptionRemoved(subscription.id, state.clock.now_ms()))
+    removed = SubscriptionRemoved(subscription.id, state.clock.now_ms())
+    await state.store.apply(asked_for(request, removed, subscription.id))
     return Response(status_code=204)
 
 

@@ -12,6 +12,7 @@ from relay.core.job import STATES as JOB_STATES
 from relay.core.job import Origin
 from relay.store.contract import EVENTS_PAGE, PAGE_MAX
 from relay.web import (
+    audit,
     deliveries,
     dropin,
     files,
@@ -258,6 +259,7 @@ TABLE: Final[dict[str, Said]] = {
     "GET /readyz": said("The store can be written", {200: ref("Ready"), 503: ref("NotReady")}),
     "POST /v1/backup": said("Copy the database", {200: None}, also={"application/vnd.sqlite3": ANY}),
     "POST /v1/resume": said("Let the queue move", "Resumed", body=operation.Resumption, fails=(409,)),
+    "GET /v1/audit": said("Who changed what", page(ref("Deed")), *(q(name) for name in audit.FILTERS), *PAGE),
     "POST /session": said("Sign in", {201: ref("Session")}, body=session.SignIn, fails=(401, 403, 429)),
     "GET /session": said("Who has signed in", "Session"),
     "DELETE /session": said("Sign out", {204: None}, fails=(403,)),

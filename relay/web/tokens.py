@@ -14,6 +14,7 @@ from relay.core.tokens import TokenCreated, TokenRevoked
 from relay.errors import InvalidRequest, NotFound
 from relay.observe import about
 from relay.vault import hash_token, new_token, new_uuid7
+from relay.web.audit import asked_for
 from relay.web.guard import Scope
 from relay.web.problem import Json, read_object, read_query
 from relay.web.subscriptions import read_model
@@ -68,7 +69,7 @@ async def create(request: Request) -> Response:
         expires_at_ms=now_ms + given.ttlS * 1000 if given.ttlS is not None else None,
         created_at_ms=now_ms,
     )
-    await state.store.apply(TokenCreated(token))
+    await state.store.apply(asked_for(request, TokenCreated(token), token.id))
     about(made=token.id)
     return Json({**token_view(token), "token": secret}, 201, {"Cache-Control": "no-store"})
 
@@ -83,7 +84,8 @@ async def index(request: Request) -> Response:
 
 async def revoke(request: Request) -> Response:
     """204, and the token opens nothing from now on; the jobs that it submitted go on."""
-    await request.app.state.store.apply(TokenRevoked(request.path_params["id"]))
+    token_id = request.path_params["id"]
+    await request.app.state.store.apply(asked_for(request, TokenRevoked(token_id), token_id))
     return Response(status_code=204)
 
 

@@ -38,6 +38,7 @@ class RequestTrace:
             return
         request_id, clock, status = id_of(scope["headers"]), scope["app"].state.clock, 0
         about(request=request_id)
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def with_id(message: Message) -> None:
             nonlocal status

@@ -27,7 +27,7 @@ BREATH_MS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long things are kept, in ms: jobs from their end on, with what was counted of them."""
+    """How long things are kept, in ms: jobs from their end on, as what was counted of them, and who did what."""
 
     jobs_ms: int
     events_ms: int
@@ -41,6 +41,7 @@ class Retention:
         yield "breakers", self.events_ms
         yield "replays", self.events_ms
         yield "tallies", self.jobs_ms
+        yield "deeds", self.jobs_ms
 
 
 class Janitor(Worker):

@@ -9,8 +9,9 @@ import pytest
 from relay.core.breaker import Breaker
 from relay.core.delivery import OPEN, Delivery, Replay
 from relay.core.event import Event
-from relay.core.ledger import Callback
+from relay.core.ledger import Callback, Deed
 from relay.core.steering import JobCancelled
+from relay.store import trimming
 from relay.store.contract import EventFilter, Store
 from relay.store.trimming import Kind
 from tests.core.builders import JOB_ID, NOW_MS, accepted, answered, asked, report, started, submitted
@@ -156,3 +157,20 @@ async def test_counts_breakers_and_replays_go_when_nothing_has_happened_for_so_l
     assert left["cancelled"] == 1
     assert (bites, places) == ([2, 0], {"open", "new"})
     assert replays == (1, ["running"])
+
+
+async def test_of_the_audit_goes_what_is_old_and_what_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deed(n: int, at_ms: int) -> Deed:
+        of: dict[str, Any] = {"token_id": "t", "actor": "boss", "action": "DELETE /v1/jobs/{id}", "request_id": "r"}
+        return Deed(at_ms=at_ms, object=f"job {n}", **of)
+
+    monkeypatch.setitem(trimming.BITES, "deeds", trimming.BITES["deeds"].replace(str(trimming.DEEDS_MAX), "4"))
+    async with opened(tmp_path / "relay.db") as store:
+        await store.apply(Writes(tuple(deed(n, NOW_MS if n < 3 else YOUNG_MS) for n in range(9))))
+        bites = [await store.trim("deeds", YOUNG_MS, ROWS) for _ in range(4)]
+        left = await store.deeds({}, None, 10)
+
+    assert bites == [2, 2, 1, 0]
+    assert [line.object for line in left] == ["job 8", "job 7", "job 6", "job 5"]

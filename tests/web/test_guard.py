@@ -29,7 +29,7 @@ OPEN = {
     "/docs",
 }
 
-SUBMIT, READ, MANAGE = {"submit"}, {"read"}, {"manage"}
+SUBMIT, READ, MANAGE, ADMIN = {"submit"}, {"read"}, {"manage"}, {"admin"}
 # Who gets in where, as the contract has it; a door that is new has to be written down here, too.
 SCOPES_OF = {
     "POST /v1/jobs": SUBMIT,
@@ -73,6 +73,7 @@ SCOPES_OF = {
     "DELETE /v1/tokens/{id}": MANAGE,
     "POST /v1/backup": MANAGE,
     "POST /v1/resume": MANAGE,
+    "GET /v1/audit": ADMIN,
     "GET /metrics": READ,
     "POST /v1/runwayml/videos/create": SUBMIT,
     "GET /v1/runwayml/tasks": SUBMIT | READ,

@@ -217,7 +217,7 @@ async def test_a_jobs_whole_life_is_as_the_document_has_it(here: Journey, judged
     await ask("DELETE", "/v1/tokens/{id}", {"id": token["id"]})
     assert (await ask("GET", "/v1/jobs", headers=mine)).status_code == 401
 
-    for path in ("models", "accounts", "quarantine", "artifacts", "stats"):
+    for path in ("models", "accounts", "quarantine", "artifacts", "stats", "audit"):
         await ask("GET", f"/v1/{path}")
     for path in ("backup", "resume"):
         await ask("POST", f"/v1/{path}", json={})

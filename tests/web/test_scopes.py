@@ -127,7 +127,7 @@ def expected(who: str, method: str, path: str) -> int:
     door = f"{method.replace('HEAD', 'GET')} {path.rstrip('/')}"
     if who in ("none", "revoked"):
         return 401
-    scopes = {"owner": {"submit"}, "admin": {"submit", "read", "manage"}}.get(who, {who})
+    scopes = {"owner": {"submit"}, "admin": {"submit", "read", "manage", "admin"}}.get(who, {who})
     if not scopes & scopes_of(method, path):
         return 403
     if path == f"{DROPIN}{{path:path}}" or (path.startswith(OF_ONE_JOB) and who == "submit"):

@@ -38,6 +38,7 @@ async def test_what_was_done_is_written_down_with_who_did_it_and_from_where(tmp_
         await ask("DELETE", f"/v1/jobs/{job}", headers=boss)
         await ask("DELETE", f"/v1/tokens/{token['id']}")
         await ask("DELETE", subscription, headers=boss)  # nobody's any more: a 401
+        kept = (await ask("GET", "/v1/audit")).json()["data"]
         origin = {"Origin": relay.url} | came_from
         await ask("POST", "/session", json={"token": "wrong"}, headers=origin | {"Authorization": ""})
         assert await relay.stopped(signal.SIGTERM) == 0
@@ -59,6 +60,11 @@ async def test_what_was_done_is_written_down_with_who_did_it_and_from_where(tmp_
     assert [line["made"] for line in audit[:2]] == [token["id"], made["id"]]
     assert {line["client"] for line in audit[1:-1]} == {"192.0.2.7"}
     assert {line["token"] for line in audit[1:-1]} == {token["id"]}
+    # What changed nothing, as there was no hold, is in the log alone.
+    changes = [line for line in audit if line["action"] != "POST /v1/resume"]
+    assert [(line["action"], line["actor"], line["token"], line["request"]) for line in reversed(kept)] == [
+        (line["action"], line["by"], line["token"], line["request"]) for line in changes
+    ]
     [wrong] = [line for line in lines if line.get("door") == "/session"]
     assert (wrong["status"], wrong["client"]) == (401, "192.0.2.7")
     assert str(EXAMPLE["text_prompt"]) not in "".join(relay.lines)

@@ -228,6 +228,17 @@ CREATE TABLE tokens (
     created_at_ms INTEGER NOT NULL
 ) STRICT;
 
+-- Who changed what: the newest of it.
+CREATE TABLE deeds (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms INTEGER NOT NULL,
+    token_id TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    object TEXT,
+    request_id TEXT NOT NULL
+) STRICT;
+
 -- Files of jobs that the relay keeps, or is to keep.
 CREATE TABLE artifacts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
