@@ -18,6 +18,7 @@ PAGE: Final = b"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>relay: API</title>
+<link rel="icon" href="/static/dashboard/icon.svg" type="image/svg+xml">
 <script type="module" src="/static/docs/openapi-explorer.min.js"></script>
 <openapi-explorer spec-url="/openapi.json" hide-server-selection="true"></openapi-explorer>
 </html>

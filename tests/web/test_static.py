@@ -1,6 +1,7 @@
 """The files of the relay's pages: the right types, fresh at once after an upgrade, and nothing but them."""
 
 import gzip
+import re
 
 import pytest
 
@@ -57,3 +58,12 @@ async def test_no_path_leads_out_of_the_folder(here: Journey, path: str) -> None
         status, problem = await connection.answer()
 
     assert (status, problem["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_a_page_names_its_picture_so_that_no_browser_looks_for_one(here: Journey, path: str) -> None:
+    page = (await here.client.get(path)).text
+    [icon] = re.findall(r'<link rel="icon" href="([^"]+)"', page)
+    answer = await here.client.get(icon)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
