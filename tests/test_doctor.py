@@ -1,4 +1,4 @@
-"""`relay doctor` looks at where files are kept, and says what to do where they could not be."""
+"""`relay doctor` looks at where files are kept and who checkpoints, and says what to do where that is not well."""
 
 from pathlib import Path
 
@@ -9,13 +9,17 @@ from relay.doctor import local
 from relay.doctor.finding import Finding
 
 
-def found(monkeypatch: pytest.MonkeyPatch, folder: Path, artifacts: str) -> Finding:
-    """What is said of the artifacts, with the least of settings."""
+def examined(monkeypatch: pytest.MonkeyPatch, folder: Path, **more: str) -> dict[str, Finding]:
+    """What is said of each thing, with the least of settings and these."""
     monkeypatch.chdir(folder)
-    for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, "ARTIFACTS": artifacts}.items():
+    for name, value in {"UPSTREAM_TOKEN": "x", "ADMIN_TOKEN": "a" * 24, **more}.items():
         monkeypatch.setenv(f"RELAY_{name}", value)
-    (one,) = [row for row in local.examine(settings.load()) if row.name == "artifacts"]
-    return one
+    return {row.name: row for row in local.examine(settings.load())}
+
+
+def found(monkeypatch: pytest.MonkeyPatch, folder: Path, artifacts: str) -> Finding:
+    """What is said of the artifacts."""
+    return examined(monkeypatch, folder, ARTIFACTS=artifacts)["artifacts"]
 
 
 def test_without_storage_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +65,29 @@ def test_a_folder_without_room_is_told_before_it_is_full(
     assert one.verdict == verdict
     assert "make room" in (one.remedy or "")
     assert "jobs go on" in (one.remedy or "")
+
+
+@pytest.mark.parametrize(("size_bytes", "verdict"), [(None, "ok"), (1024, "ok"), (local.LOG_LONG_BYTES + 1, "warning")])
+def test_a_log_that_nobody_checkpoints_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int | None, verdict: str
+) -> None:
+    if size_bytes is not None:
+        with (tmp_path / "relay.db-wal").open("wb") as log:
+            log.truncate(size_bytes)
+    one = examined(monkeypatch, tmp_path, SQLITE_CHECKPOINT="external")["log"]
+
+    assert (one.verdict, "litestream" in (one.remedy or "")) == (verdict, verdict == "warning")
+    assert f"{(size_bytes or 0) / 1024**2:.1f} MiB" in one.sentence
+    assert "log" not in examined(monkeypatch, tmp_path, SQLITE_CHECKPOINT="own")
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_another_program_that_checkpoints_needs_a_current_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, current: bool
+) -> None:
+    monkeypatch.setattr(local, "is_current", lambda: current)
+    one = examined(monkeypatch, tmp_path, SQLITE_CHECKPOINT="external")["sqlite"]
+    alone = examined(monkeypatch, tmp_path, SQLITE_CHECKPOINT="own")["sqlite"]
+
+    assert (one.verdict, alone.verdict) == (("ok", "ok") if current else ("failure", "warning"))
+    assert current or ".[sqlite]" in (one.remedy or "")

@@ -17,6 +17,8 @@ from relay.vault import load_keys
 
 FREE_LOW_BYTES: Final = 1024**3
 FREE_NONE_BYTES: Final = 100 * 1024**2
+# More than a program that checkpoints leaves.
+LOG_LONG_BYTES: Final = 64 * 1024**2
 REQUIRED: Final = {"RELAY_UPSTREAM_TOKEN", "RELAY_ADMIN_TOKEN"}
 
 
@@ -38,7 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
     without = "the relay answers 503 when it cannot write"
     return [
         *_address(settings),
-        *(() if settings.on_postgres else (*_library(), *_database(settings.database_path))),
+        *(() if settings.on_postgres else _sqlite(settings)),
         *_key(settings),
         *_disk("disk", settings.database_path.resolve().parent, without),
         *_artifacts(settings),
@@ -53,12 +55,34 @@ def _address(settings: Settings) -> Iterator[Finding]:
         yield Finding("callbacks", "ok", f"the upstream is told to call {settings.public_url}/callbacks/…")
 
 
-def _library() -> Iterator[Finding]:
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    external = settings.sqlite_checkpoint == "external"
+    yield from _library(external=external)
+    yield from _database(settings.database_path)
+    if external:
+        yield _log(Path(f"{settings.database_path.resolve()}-wal"))
+
+
+def _log(path: Path) -> Finding:
+    """Whether the other program moves the log into the database, which it then begins anew."""
+    size_bytes = path.stat().st_size if path.exists() else 0
+    sentence = f"the log, which another program is to checkpoint, has {size_bytes / 1024**2:.1f} MiB"
+    if size_bytes <= LOG_LONG_BYTES:
+        return Finding("log", "ok", sentence)
+    remedy = "nobody seems to: start that program (deploy/litestream.yml), or set RELAY_SQLITE_CHECKPOINT to own"
+    return Finding("log", "warning", sentence, remedy)
+
+
+def _library(*, external: bool) -> Iterator[Finding]:
     version = sqlite3.sqlite_version
     if is_current():
         yield Finding("sqlite", "ok", f"SQLite {version}")
         return
     fixed = ".".join(map(str, WAL_RESET_FIXED))
+    if external:
+        sentence = f"RELAY_SQLITE_CHECKPOINT=external needs SQLite {fixed}, and {version} is here: no relay starts so"
+        yield Finding("sqlite", "failure", sentence, "install the extra: pip install '.[sqlite]'")
+        return
     yield Finding(
         "sqlite",
         "warning",
