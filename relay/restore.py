@@ -14,7 +14,7 @@ from relay.core.holding import SubmittingHeld
 from relay.core.job import iso
 from relay.errors import ConfigurationError
 from relay.settings import Settings
-from relay.store.backup import examined, sealed_with, sync
+from relay.store.backup import examined, sealed_with, settled, sync
 from relay.store.mark import SUFFIX, Mark, Seen
 from relay.store.sqlite import WritingFile, lock
 from relay.vault import Vault, load_keys, new_hex
@@ -63,8 +63,10 @@ def restore(source: Path, settings: Settings, now_ms: int, *, put_aside: bool) -
             file.settle()
         finally:
             file.close()
-        aside = _put_aside(target, now_ms) if target.exists() else None
-        _forget(target)
+        aside = _kept_aside(target, now_ms) if target.exists() else None
+        if aside is None:
+            _forget(target)
+        # Whenever this is killed: the old database is here before this line, and the new one behind it.
         os.replace(draft, target)
         sync(target.resolve().parent)
         Mark(target).write(Seen(made.epoch, head))
@@ -101,21 +103,39 @@ def _key_ids(settings: Settings) -> list[str]:
     return [Vault(key).key_id for key in load_keys(settings.key_path, given)] if there else []
 
 
+def _name(path: str, other: str) -> None:
+    """Give a file another name as well; a copy has it where a file system knows but one."""
+    try:
+        os.link(path, other)
+    except OSError:
+        _copy_file(path, other)
+
+
 def _copy(source: Path, draft: Path) -> None:
     """The file, and the log beside it where it is the plain copy of a database that was in use."""
     for part in ("", "-wal"):
         if part == "" or Path(f"{source}{part}").exists():
-            to = Path(f"{draft}{part}")
-            os.close(os.open(to, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            shutil.copyfile(f"{source}{part}", to)
-            sync(to)
+            _copy_file(f"{source}{part}", f"{draft}{part}")
 
 
-def _put_aside(target: Path, now_ms: int) -> Path:
+def _copy_file(path: str, to: str) -> None:
+    os.close(os.open(to, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    shutil.copyfile(path, to)
+    sync(Path(to))
+
+
+def _kept_aside(target: Path, now_ms: int) -> Path:
+    """Give the old database, and its mark, another name beside the one that it has."""
     aside = target.with_name(f"{target.name}.before-{now_ms}")
-    for part in _PARTS:
+    is_whole = settled(target)
+    for part in ("", SUFFIX):
+        if Path(f"{target}{part}").exists():
+            _name(f"{target}{part}", f"{aside}{part}")
+    for part in () if is_whole else ("-wal", "-shm"):
+        # Of one that cannot be opened: another database would take this log for its own.
         if Path(f"{target}{part}").exists():
             os.replace(f"{target}{part}", f"{aside}{part}")
+    sync(target.resolve().parent)
     return aside
 
 

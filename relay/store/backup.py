@@ -1,6 +1,7 @@
 """Copies of a SQLite database: made while the relay writes, looked through before anybody relies on them."""
 
 import os
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -61,6 +62,13 @@ def examined(path: Path) -> dict[str, str]:
     if not known.keys() >= {"instance", "epoch", "head"}:
         raise ConfigurationError(f"{path} is no database of a relay")
     return known
+
+
+def settled(path: Path) -> bool:
+    """Move the log into a database that nobody uses, so that it is one file; False when that cannot be done."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return not Path(f"{path}-wal").exists()
 
 
 def sealed_with(path: Path) -> str | None:
