@@ -14,7 +14,7 @@ async def examine(settings: Settings) -> Finding:
     try:
         import asyncpg
 
-        from relay.store import postgres
+        from relay.store import postgres, refusals
     except ImportError:
         return Finding("database", "failure", "PostgreSQL needs the extra", "pip install '.[postgres]'")
     try:
@@ -24,7 +24,7 @@ async def examine(settings: Settings) -> Finding:
             is_on = {name: await sql.fetchval("SELECT current_setting($1)", name) for name in SERVER_NEEDS}
         finally:
             await sql.close(timeout=postgres.CONNECT_S)
-    except (*postgres.AWAY, asyncpg.PostgresError) as error:
+    except (*refusals.AWAY, asyncpg.PostgresError) as error:
         said = f"the server of RELAY_DATABASE_URL cannot be used: {str(error) or type(error).__name__}"
         return Finding("database", "failure", said, "start it, or correct host, name, user and password")
     except ValueError:  # what is wrong with an address may quote the password

@@ -24,7 +24,8 @@ from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.store.dialect import numbered, prepare
 from relay.store.migrate import pending
 from relay.store.reads import FIRST_DUE, Reads
-from relay.store.transaction import OF_ONE, apart, rolled_back, together
+from relay.store.refusals import AWAY, CLOSED, OF_ONE, cannot, sentence
+from relay.store.transaction import apart, rolled_back, together
 from relay.store.trimming import BITES, QUARANTINE_BITE, Kind
 from relay.store.writer import RETRY_AFTER_S, Committed, Writer, Written
 
@@ -56,17 +57,6 @@ _SETTINGS: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-# What says that the server, or the way to it, is not there now.
-AWAY: Final = (
-    *(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError),
-    asyncpg.OperatorInterventionError,
-    *(asyncpg.InsufficientResourcesError, asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.PostgresIOError),
-    *(asyncpg.ReadOnlySQLTransactionError, asyncpg.TooManyConnectionsError),
-    # A connection that was lost in the midst of something is used once more before that is noticed.
-    asyncpg.InternalClientError,
-)
-# What says that a database cannot be opened at all, or not by an address such as this.
-CLOSED: Final = (*AWAY, asyncpg.PostgresError, ValueError)
 
 
 class PostgresStore(Reads):
@@ -166,7 +156,7 @@ class PostgresStore(Reads):
             if self._writing is not None:
                 self._writing.terminate()
                 self._writing = None
-            raise _cannot("written", error) from error
+            raise cannot("written", error) from error
 
     async def _transaction(self, sql: asyncpg.Connection, group: Sequence[Happening[Any]], decide: Any) -> Written:
         # Each trip to the server is waited for while this relay, and each other one, can write nothing: few are made.
@@ -295,7 +285,7 @@ class PostgresStore(Reads):
                 found: Sequence[Mapping[str, Any]] = await connection.fetch(text, *(values[name] for name in names))
                 return found
         except AWAY as error:
-            raise _cannot("read", error) from error
+            raise cannot("read", error) from error
 
     async def _execute(self, sql: str, *values: Any) -> int:
         """How many rows were changed."""
@@ -303,7 +293,7 @@ class PostgresStore(Reads):
             async with self._pool.acquire(timeout=CONNECT_S) as connection:
                 return int((await connection.execute(sql, *values)).rpartition(" ")[2])
         except AWAY as error:
-            raise _cannot("written", error) from error
+            raise cannot("written", error) from error
 
 
 class Link:
@@ -447,14 +437,3 @@ async def _closed(connection: asyncpg.Connection) -> None:
         await connection.close(timeout=1.0)
     except Exception:
         connection.terminate()
-
-
-def _cannot(what: str, error: BaseException) -> Unavailable:
-    return Unavailable(f"the database cannot be {what}: {sentence(error)}", retry_after_s=RETRY_AFTER_S)
-
-
-def sentence(error: BaseException) -> str:
-    """What went wrong, without anything of the database's address."""
-    if type(error) is ValueError:  # of an address that cannot be read, whose password it may quote
-        return "its URL cannot be read: in a password, write what is neither letter nor digit as %XX"
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -11,15 +11,11 @@ from relay.core.ledger import Happening
 from relay.store import group as groups
 from relay.store.dialect import as_one, asked, is_of_one, numbered, placed
 from relay.store.group import Ask
+from relay.store.refusals import OF_ONE
 from relay.store.statements import Query
 from relay.store.writer import Written
 
 _COLUMNS: Final[dict[str, list[str]]] = {}
-# Errors that the values of one happening cause.
-OF_ONE: Final = (
-    *(asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.ProgramLimitExceededError),
-    *(ValueError, TypeError, LookupError, ArithmeticError),
-)
 
 
 async def together(

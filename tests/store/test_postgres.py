@@ -150,6 +150,63 @@ async def test_a_commit_whose_answer_was_lost_is_found_out(tmp_path: Path, postg
         assert await store.head() == 2
 
 
+# Of each kind of refusal that is the server's state: disk, memory, connections, another limit, its machine, itself, its
+# files, a deadlock, a lock that somebody has, a right that is gone, a statement that was told to stop.
+STATES = ("53100", "53200", "53300", "53400", "58030", "58000", "XX000", "XX001", "40P01", "55P03", "42501", "57014")
+DEFECT = "42703"
+
+
+async def refuse(sql: asyncpg.Pool, state: str) -> None:
+    """From now on the server answers to a new job with this SQLSTATE."""
+    await sql.execute(
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'a refusal' USING ERRCODE = '{state}'; END $$"
+    )
+    await sql.execute("CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+async def test_what_the_servers_state_forbids_is_unavailable_and_comes_back(tmp_path: Path, postgres: Cluster) -> None:
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, await postgres.database(str(tmp_path)))
+        for state in STATES:
+            await refuse(store._pool, state)
+            with pytest.raises(Unavailable, match="cannot be written: a refusal") as refused:
+                await store.apply(queued(f"meanwhile {state}"))
+            assert refused.value.retry_after_s
+            assert await store.job(f"meanwhile {state}") is None
+            await store._pool.execute("DROP TRIGGER refuse ON jobs")
+            await store.apply(queued(f"after {state}"))
+        await refuse(store._pool, DEFECT)
+        with pytest.raises(asyncpg.UndefinedColumnError):  # ours, and to be seen as such
+            await store.apply(queued("defect"))
+
+
+async def test_a_server_that_only_reads_is_unavailable_for_what_writes_and_comes_back() -> None:
+    from tests.postgres import cluster
+
+    with cluster() as own:
+        async with AsyncExitStack() as stack:
+            store = await opened(stack, own.url())
+            await store.apply(queued("before"))
+            assert store._writing is not None
+            for value in ("on", "off"):
+                await store._pool.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+                await store._pool.fetchval("SELECT pg_reload_conf()")
+                async with asyncio.timeout(20):
+                    while await store._writing.fetchval("SHOW default_transaction_read_only") != value:  # noqa: ASYNC110
+                        await asyncio.sleep(0.005)
+                if value == "on":
+                    await store._pool.expire_connections()
+                    for write in (store.check(), store.apply(queued("meanwhile")), store.trim("keys", 1, 1)):
+                        with pytest.raises(Unavailable, match="read-only transaction") as refused:
+                            await write
+                        assert refused.value.retry_after_s
+                    assert (await store.head(), await store.job("meanwhile")) == (1, None)
+                    store._writing = await store._link.connect()
+            await store.apply(queued("after"))
+            assert await store.head() == 2
+
+
 @pytest.mark.parametrize("name", ["synchronous_commit", "fsync"])
 async def test_a_server_that_may_lose_what_it_has_committed_is_refused(name: str) -> None:
     from tests.postgres import cluster
