@@ -34,10 +34,10 @@ from relay.store.disk import Disk
 from relay.store.files import Folder
 from relay.vault import Vault, load_keys, new_hex
 from relay.web.app import build
-from relay.web.following import Streams
 from relay.web.guard import Guard
 from relay.web.metrics import alone
 from relay.web.ports import Answered
+from relay.web.streams import Streams
 from relay.work.deliverer import Deliverer
 from relay.work.loop import Worker
 from relay.work.mirror import House, Mirror

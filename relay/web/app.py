@@ -36,6 +36,7 @@ from relay.web import (
     tickets,
     tokens,
 )
+from relay.web.following import Outermost
 from relay.web.guard import Door, DoorScope
 from relay.web.openapi import Doorway
 from relay.web.problem import DROPIN_PREFIX, on_defect, on_http_error, on_relay_error
@@ -157,7 +158,7 @@ def build(
         expose_headers=["Location", "Retry-After", "X-Request-Id"],
     )
     proxies: Any = Middleware(ProxyHeadersMiddleware, trusted_hosts=[*trusted_proxies])
-    app = Starlette(
+    app = Outermost(
         routes=routes(),
         lifespan=lifespan,
         middleware=[

@@ -2,42 +2,23 @@
 
 import asyncio
 import json
-import resource
-import socket
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
-from relay import serve
 from relay.clock import ManualClock
 from relay.core import sse
-from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.errors import Unavailable
-from relay.feed import Feed
-from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.web.following import RESERVED_FILES, SEND_S, EventStream, Start, Streams
-from relay.web.guard import ADMIN
-from tests import journeys
 from tests.conformance.target import numbers
 from tests.journeys import EXAMPLE, Journey, eventually, journey, surroundings, while_time_passes
 from tests.rest import at_rest
 from tests.wire import Frame, Wire, request, stream, wire
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def still(tmp_path: Path) -> AsyncGenerator[tuple[Journey, ManualClock]]:
-    """A relay whose time stands still, and whose jobs wait for ever at the upstream."""
-    clock = ManualClock()
-    async with journey(tmp_path, clock=clock, sandbox_clock=clock, times_s=(1e6, 1e6)) as running:
-        yield running, clock
 
 
 def path_of(job: dict[str, Any]) -> str:
@@ -407,114 +388,6 @@ async def test_streams_are_bounded_and_pages_are_not(here: Journey, monkeypatch:
     assert page.status_code == 200
 
 
-@dataclass(frozen=True)
-class Flood(Happening[None]):
-    """Many events about one job at once."""
-
-    job_id: str
-    count: int
-    at_ms: int
-
-    def needs(self) -> Needs:
-        return Needs(job_id=self.job_id)
-
-    def decide(self, loaded: Loaded) -> Changes[None]:
-        assert loaded.job is not None
-        draft = Draft(loaded)
-        for n in range(self.count):
-            draft.tell(replace(loaded.job, progress=n / self.count), "job.progress", self.at_ms)
-        return draft.changes(None)
-
-
-async def test_a_reader_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(host: str, port: int) -> socket.socket:
-        listening = serve.bound(host, port)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
-        return listening
-
-    monkeypatch.setattr(journeys, "bound", small)
-    clock = ManualClock()
-    async with journey(tmp_path, clock=clock, faults={"never_ends": True}) as here:
-        job = await here.job_in((await here.submit())["id"], "running")
-        streams = here.node.app.state.streams
-        async with stream(here.relay_url, "/v1/events") as connection:
-            await open_frame(connection)
-            connection.writer.transport.pause_reading()  # type: ignore[attr-defined] # a reading transport, too
-            for _ in range(6):
-                await here.node.app.state.store.apply(Flood(job["id"], EVENTS_PAGE, clock.now_ms()))
-            await while_time_passes(clock, eventually(lambda: streams.open == 0), step_s=5)
-
-        assert streams.open == 0
-        assert (await here.client.get("/healthz")).status_code == 200
-
-
-async def test_a_slow_reader_is_told_so_when_it_reads_on(still: tuple[Journey, ManualClock]) -> None:
-    here, clock = still
-    state = here.node.app.state
-    job = await here.job_in((await here.submit())["id"], "running")
-    said: list[dict[str, Any]] = []
-    stuck, reads = asyncio.Event(), asyncio.Event()
-
-    async def send(message: Any) -> None:
-        if len(said) == 2 and not reads.is_set():  # the head and the first frame went through
-            stuck.set()
-            await reads.wait()
-        said.append(message)
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
-
-    start = Start(sse.Cursor(0, state.store.epoch))
-    serving = EventStream(state, ADMIN, start, EventFilter(job_id=(job["id"],)), job["id"])
-    running = asyncio.create_task(serving({"type": "http", "method": "GET"}, receive, send))
-    await stuck.wait()
-    stuck.clear()
-    clock.advance(SEND_S)
-    await stuck.wait()  # it gave the events up, and now wants to say why
-    reads.set()
-    await running
-
-    bye = said[-2]["body"].decode()
-    assert bye == f'event: stream.bye\ndata: {{"reason":"slow","resume":"{state.store.epoch}-0"}}\n\n'
-    assert said[-1] == {"type": "http.response.body", "body": b""}
-
-
-async def test_a_stream_that_has_read_further_than_the_feed_knows_tells_nothing_twice(
-    still: tuple[Journey, ManualClock],
-) -> None:
-    here, _ = still
-    real = here.node.app.state
-    job = await here.job_in((await here.submit())["id"], "running")
-    events = await real.store.events_after(0, EventFilter(), EVENTS_PAGE)
-    behind = Feed()
-    behind.committed(1)
-    state = SimpleNamespace(**real._state | {"feed": behind})
-    said: list[bytes] = []
-    caught_up = asyncio.Event()
-
-    async def send(message: Any) -> None:
-        said.append(message.get("body", b""))
-        if f"{events[-1].id}\n".encode() in said[-1]:
-            # Only now the feed hears of what the store had told already, and then the stream is to end.
-            asyncio.get_running_loop().call_soon(behind.committed, events[-1].seq, events[1:])
-            asyncio.get_running_loop().call_later(0, behind.close)
-            caught_up.set()
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
-
-    start = Start(sse.Cursor(0, real.store.epoch))
-    await EventStream(state, ADMIN, start, EventFilter(job_id=(job["id"],)), None)(
-        {"type": "http", "method": "GET"}, receive, send
-    )
-
-    told = [line for line in b"".join(said).decode().splitlines() if line.startswith("id: ")]
-    assert caught_up.is_set()
-    assert told == [f"id: {event.id}" for event in events if event.job_id == job["id"]]
-
-
 async def test_an_empty_page_leads_past_what_its_reader_does_not_want(still: tuple[Journey, ManualClock]) -> None:
     here, _ = still
     first = await here.submit(replyRef="one")
@@ -526,14 +399,6 @@ async def test_an_empty_page_leads_past_what_its_reader_does_not_want(still: tup
 
     assert (page["data"], page["next"]) == ([], head)
     assert [event["data"]["job"]["id"] for event in behind["data"]][:1] == [second["id"]]
-
-
-async def test_of_long_filters_nothing_is_kept() -> None:
-    streams = Streams()
-    short, long = EventFilter(model=("gen4.5",)), EventFilter(model=("m" * 60_000,))
-    assert streams.shape(short, sse.SSE, in_public=False) == streams.shape(short, sse.SSE, in_public=False)
-    assert streams.shape(long, sse.SSE, in_public=False) != streams.shape(long, sse.SSE, in_public=False)
-    assert sum(len(value) for wanted, *_ in streams._shapes for value in wanted.model) < 100
 
 
 async def test_all_doors_tell_the_same_events_with_the_same_ids(tmp_path: Path) -> None:
@@ -626,17 +491,3 @@ async def test_whoever_waits_and_leaves_gives_its_place_back(still: tuple[Journe
     await asyncio.gather(waiting, return_exceptions=True)
 
     await eventually(lambda: here.node.app.state.streams.open == 0)
-
-
-def test_streams_leave_open_files_to_everything_else() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED_FILES + 2, hard))
-    try:
-        streams = Streams()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-    with streams.one_more():
-        assert not streams.full
-        with streams.one_more():
-            assert streams.full
