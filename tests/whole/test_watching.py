@@ -111,7 +111,7 @@ async def test_every_panel_shows_something_of_a_relay_that_runs(tmp_path: Path) 
     port, own = free_port(), free_port()
     config = tmp_path / "prometheus.yml"
     shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))
-    shipped["global"] = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+    shipped["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
     shipped["rule_files"] = [str(RULES)]
     shipped["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
     config.write_text(json.dumps(shipped))
@@ -140,7 +140,10 @@ async def test_every_panel_shows_something_of_a_relay_that_runs(tmp_path: Path) 
 
 
 async def found(client: httpx2.AsyncClient, expr: str) -> list[dict[str, Any]]:
-    answer = (await client.get("/api/v1/query", params={"query": expr})).json()
+    said = await client.get("/api/v1/query", params={"query": expr})
+    if said.status_code == 503:  # it has just been started
+        said.raise_for_status()
+    answer = said.json()
     assert answer["status"] == "success", (expr, answer)
     # A quantile of nothing that happened is no number, and drawn as nothing.
     result: list[dict[str, Any]] = [one for one in answer["data"]["result"] if one["value"][1] != "NaN"]
