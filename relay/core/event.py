@@ -4,9 +4,10 @@ An event is stored without addresses of artifacts (they expire); `render` puts f
 delivery attempt, so that all doors give the same event with the same id.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from relay.core.job import FINAL, JSON, Address, Job, event_view, iso, public_part
 
@@ -37,7 +38,7 @@ TYPES: Final = JOB_TYPES + OPERATOR_TYPES
 # What a person asks for to try a subscription out: no event, in no log.
 PING: Final = "subscription.ping"
 # JSON escapes those below U+0020 itself; these can only stand inside of strings.
-_LINE_ENDS: Final = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+_LINE_ENDS: Final = [(end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +109,11 @@ def public(event: Event) -> Event:
 
 def encode(rendered: dict[str, Any]) -> bytes:
     """JSON in one line of UTF-8, also for readers that end a line at each of Unicode's line ends, as Python's do."""
-    text = json.dumps(rendered, ensure_ascii=False, separators=(",", ":"))
-    return text.translate(_LINE_ENDS).encode()
+    text = to_json(rendered)
+    if not text.isascii():
+        for end, escaped in _LINE_ENDS:
+            text = text.replace(end, escaped)
+    return text
 
 
 def _relative(artifact_id: str, name: str) -> str:
