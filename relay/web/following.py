@@ -42,7 +42,7 @@ OPENED: Final = "relay.stream"
 class Start:
     """Where a reader begins; `gap` says that events between its position and here may be missing.
 
-    `head`: the end of the log, where that is where it begins. `is_over`: nothing comes after what is missing.
+    `head`: the end of the log, where it was asked for to find that out. `is_over`: nothing comes after what is missing.
     """
 
     cursor: Cursor

@@ -135,5 +135,5 @@ async def _resumed(store: Any, cursor: Cursor) -> Start:
     event = await store.event(cursor.seq) if cursor.seq else None
     known = event is None or event.epoch == cursor.epoch
     if cursor.seq > head or cursor.seq < earliest - 1 or not known:
-        return Start(Cursor(earliest - 1, store.epoch), requested=cursor, gap=True)
-    return Start(cursor, requested=cursor)
+        return Start(Cursor(earliest - 1, store.epoch), requested=cursor, gap=True, head=head)
+    return Start(cursor, requested=cursor, head=head)
