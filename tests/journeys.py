@@ -22,7 +22,7 @@ from relay.sandbox.api import Sandbox
 from relay.sandbox.vendor import Vendor
 from relay.serve import bound, hosted
 from relay.settings import Settings, given
-from tests.postgres import Cluster
+from tests.postgres import Cluster, copied
 from tests.rest import at_rest
 
 T = TypeVar("T")
@@ -131,21 +131,32 @@ class Journey:
 
 @dataclass
 class Surroundings:
-    """The sandbox and the subscriber; relays come and go between them, on one database in `folder`."""
+    """The sandbox and the subscriber; relays come and go between them, on one database.
+
+    It is a file in `folder`, or has an address in PostgreSQL.
+    """
 
     folder: Path
     vendor: Vendor
     sandbox_url: str
     subscriber: Subscriber
+    postgres_url: str | None = None
 
     @property
     def database(self) -> Path:
         return self.folder / "relay.db"
 
+    async def stored(self) -> Path:
+        """The database as a file: itself, or a copy of what PostgreSQL has now."""
+        if self.postgres_url is not None:
+            await copied(self.postgres_url, self.database)
+        return self.database
+
     def values(self, port: int, *, callbacks: bool = True) -> dict[str, Any]:
         """The settings of a relay that listens on `port`, by their names in lower case."""
-        return {
-            "database_url": f"sqlite:///{self.database}",
+        sealed = {} if self.postgres_url is None else {"secret_key": SECRET_KEY}
+        return sealed | {
+            "database_url": self.postgres_url or f"sqlite:///{self.database}",
             "port": port,
             "upstream_url": f"{self.sandbox_url}/v1/runwayml",
             "upstream_token": "upstream-token",
@@ -159,8 +170,6 @@ class Surroundings:
         self, *, callbacks: bool = True, clock: Clock | None = None, **settings: Any
     ) -> AsyncGenerator[Journey]:
         listening = bound("127.0.0.1", 0)
-        if server is not None:
-            settings = {"database_url": await server.database(str(self.database)), "secret_key": SECRET_KEY} | settings
         made = given(**(self.values(listening.getsockname()[1], callbacks=callbacks) | settings))
         node = Node(made, clock=clock)
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -179,8 +188,13 @@ async def surroundings(
     faults: dict[str, Any] | None = None,
     vendor: Vendor | None = None,
     sandbox_clock: Clock | None = None,
+    on: Cluster | None = None,
 ) -> AsyncGenerator[Surroundings]:
-    """Sandbox and subscriber with real sockets; `times_s` are the seconds of a task in the queue and rendering."""
+    """Sandbox and subscriber with real sockets; `times_s` are the seconds of a task in the queue and rendering.
+
+    `on`: the relays' database is there, and not in `folder`.
+    """
+    on = on or server
     vendor = vendor or Vendor(Random(1), times_s=times_s, faults=faults)  # noqa: S311 - chance, not a secret
     sandbox = Sandbox(vendor, sandbox_clock or SystemClock())
     subscriber = Subscriber()
@@ -198,7 +212,7 @@ async def surroundings(
 
     async with hosted(both, bound("127.0.0.1", 0), drain=drain) as url:
         subscriber.url = f"{url}/hook"
-        yield Surroundings(folder, vendor, url, subscriber)
+        yield Surroundings(folder, vendor, url, subscriber, await on.database(str(folder)) if on else None)
 
 
 @asynccontextmanager

@@ -10,10 +10,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import pytest
+
+from relay.store.dialect import prepare
+from relay.store.driver import sqlite3
+from relay.store.migrate import migrations
 
 MISSING = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
 READY_S = 30.0
@@ -25,6 +31,9 @@ def programs() -> Path | None:
     found = shutil.which("initdb")
     folders = [*([Path(found).resolve().parent] if found else []), *Path("/usr/lib/postgresql").glob("*/bin")]
     return max((folder for folder in folders if (folder / "pg_isready").exists()), default=None)
+
+
+needed = pytest.mark.skipif(programs() is None, reason=MISSING)
 
 
 @dataclass
@@ -71,6 +80,29 @@ class Cluster:
         finally:
             await connection.close()
         return f"{self.url()}&search_path={short}"
+
+
+async def copied(url: str, file: Path) -> None:
+    """Put a relay's rows into a SQLite file that has nothing else, for those who look into such files."""
+    connection = await asyncpg.connect(url)
+    try:
+        await prepare(connection)
+        async with connection.transaction(isolation="repeatable_read"):
+            tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+            _fill(file, {table: await connection.fetch(f"SELECT * FROM {table}") for (table,) in tables})  # noqa: S608
+    finally:
+        await connection.close()
+
+
+def _fill(file: Path, tables: dict[str, list[asyncpg.Record]]) -> None:
+    file.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as sql:
+        sql.executescript("".join(step.sql for step in migrations("sqlite")))
+        for table, rows in tables.items():
+            if rows:
+                names, marks = ", ".join(rows[0].keys()), ", ".join("?" * len(rows[0]))
+                sql.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", map(tuple, rows))  # noqa: S608
+        sql.commit()
 
 
 @contextlib.contextmanager

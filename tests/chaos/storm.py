@@ -38,7 +38,6 @@ ACCOUNTS, SLOTS = 3, 10
 PAUSES_S = (0.5, 3.0)
 STANDSTILL_S = (0.5, 4.0)
 SETTLED_S = 90.0
-SECRET_KEY = "A" * 43
 REFERENCES = ("one", "two", "three")
 HEADERS = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -98,7 +97,6 @@ class Storm:
     size: Size
     chance: Random
     server: Cluster
-    url: str
     around: Surroundings
     balancer: Balancer
     subscriber: Subscriber
@@ -224,7 +222,7 @@ class Storm:
         self._holds(not any(left), f"{left} jobs and deliveries did not come to their end")
 
     async def _rows(self, sql: str) -> list[Any]:
-        connection = await asyncpg.connect(self.url)
+        connection = await asyncpg.connect(self.around.postgres_url)
         try:
             await prepare(connection)
             return list(await connection.fetch(sql))
@@ -306,18 +304,15 @@ async def run(folder: Path, size: Size, seed: int, defect: str | None = None) ->
     async with AsyncExitStack() as stack:
         server = stack.enter_context(cluster())
         await stack.enter_async_context(subscriber.serving())
-        around = await stack.enter_async_context(surroundings(folder, vendor=vendor))
-        url = server.url()
+        around = await stack.enter_async_context(surroundings(folder, vendor=vendor, on=server))
         balancer = await stack.enter_async_context(
             fleet(
                 around,
                 size.replicas,
                 defect=defect,
-                database_url=url,
-                secret_key=SECRET_KEY,
                 allow_targets=f"{around.sandbox_url.removeprefix('http://')},127.0.0.1:{subscriber.port}",
             )
         )
-        await Storm(size, Random(seed), server, url, around, balancer, subscriber, outcome).blow()  # noqa: S311
+        await Storm(size, Random(seed), server, around, balancer, subscriber, outcome).blow()  # noqa: S311
         outcome.done["starts of relays"] = sum(replica.lives for replica in balancer.replicas)
     return outcome

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.storm import SHORT, Size, run
-from tests.postgres import MISSING, programs
+from tests.postgres import needed
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(programs() is None, reason=MISSING)]
+pytestmark = [pytest.mark.anyio, needed]
 
 
 async def test_relays_and_the_database_break_and_every_promise_is_kept(tmp_path: Path) -> None:

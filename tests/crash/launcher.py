@@ -16,6 +16,7 @@ import sys
 import traceback
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from itertools import count
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -29,8 +30,11 @@ from relay.store import sqlite
 from relay.store.driver import sqlite3
 
 LOG = "relay.log"
+SERVER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop")
 # What a relay imports late, loaded before the forks.
-LATE = ("relay.cli.serve", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop")
+LATE = ("relay.cli.serve", "relay.store.postgres", *SERVER)
+# Of an impatient relay on PostgreSQL.
+CREATE_S, SEND_S, LEASE_S, LEFT_S = 3.0, 3.0, 6.0, 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +56,14 @@ class Plan:
 
 
 class Watched(sqlite3.Connection):
-    """The writing connection: counts its steps, dies at one of them, and has one of these defects:
+    """The writing connection to a file: counts its steps, dies at one of them, and has one of these defects:
 
     `late_commit`   callbacks are answered before their COMMIT, which comes with the next statement
     `deaf`          a COMMIT that fails is taken for one that worked
     """
 
     plan = Plan()
-    _steps = 0
+    _steps = count(1)
     _holds_callback = False
     _owes_commit = False
 
@@ -90,47 +94,100 @@ class Watched(sqlite3.Connection):
         self._step()
         return found
 
-    def _step(self) -> None:
-        self._steps += 1
-        if self._steps == self.plan.kill_at:
+    @classmethod
+    def _step(cls) -> None:
+        if next(cls._steps) == cls.plan.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WatchedServer:
+    """A transaction's connection to PostgreSQL, which counts the same steps."""
+
+    def __init__(self, sql: Any) -> None:
+        self._sql = sql
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._sql, name)
+
+        async def stepped(sql: str, *values: Any) -> Any:
+            Watched._step()
+            found = await call(sql, *values)
+            if sql.endswith("COMMIT"):
+                Watched._step()
+            return found
+
+        return stepped
 
 
 def serve(plan: Plan) -> None:
     """`relay serve` under `plan`."""
-    _watch(plan)
+    on_postgres = os.environ["RELAY_DATABASE_URL"].startswith("postgresql:")
+    Watched.plan = plan
+    (_watch_server if on_postgres else _watch_file)(plan)
     if plan.impatient:
         _hurry()
+        if on_postgres:
+            _hurry_leases()
     sys.argv = ["relay", "serve"]
     main.main()
 
 
-def _watch(plan: Plan) -> None:
-    Watched.plan = plan
+def _watch_server(plan: Plan) -> None:
+    from relay.store.postgres import PostgresStore
+
+    assert not plan.pragmas
+    assert plan.broken is None
+    transaction = PostgresStore._transaction
+
+    async def watched(store: PostgresStore, sql: Any, *given: Any) -> Any:
+        return await transaction(store, WatchedServer(sql), *given)
+
+    put(PostgresStore, _transaction=watched)
+
+
+def _watch_file(plan: Plan) -> None:
     seen = ModuleType("sqlite3")
     vars(seen).update(vars(sqlite3), connect=functools.partial(sqlite3.connect, factory=Watched))
     begin, prepare = sqlite.WritingFile.__init__, sqlite.WritingFile._prepare
 
     def begun(file: sqlite.WritingFile, *values: Any, **more: Any) -> None:
-        _replace(sqlite, sqlite3=seen)  # for this connection alone, not for the readers'
+        put(sqlite, sqlite3=seen)  # for this connection alone, not for the readers'
         try:
             begin(file, *values, **more)
         finally:
-            _replace(sqlite, sqlite3=sqlite3)
+            put(sqlite, sqlite3=sqlite3)
 
     def prepared(file: sqlite.WritingFile, *values: Any) -> None:
         prepare(file, *values)
         for pragma in plan.pragmas:
             file._sql.execute(f"PRAGMA {pragma}")
 
-    _replace(sqlite.WritingFile, __init__=begun, _prepare=prepared)
+    put(sqlite.WritingFile, __init__=begun, _prepare=prepared)
 
 
 def _hurry() -> None:
-    _replace(watch, ASK_EVERY_MS=300, LATE_MS=300)
-    _replace(watch, HINT_STEPS_MS=(0, 50, 100, 200, 300), LOOK_STEPS_MS=(50, 100, 200, 200, 200), LOOK_EVERY_MS=300)
+    put(watch, ASK_EVERY_MS=300, LATE_MS=300)
+    put(watch, HINT_STEPS_MS=(0, 50, 100, 200, 300), LOOK_STEPS_MS=(50, 100, 200, 200, 200), LOOK_EVERY_MS=300)
     load = settings.load
-    _replace(settings, load=lambda: load().model_copy(update={"in_doubt_after": 2}))
+    put(settings, load=lambda: load().model_copy(update={"in_doubt_after": 2}))
+
+
+def _hurry_leases() -> None:
+    """On PostgreSQL nobody knows who was killed: what a relay had begun is taken up when its lease has ended.
+
+    Each lease stays longer than what it is for.
+    """
+    from relay import crew
+    from relay.net import upstream, webhook
+    from relay.work import deliverer, submitter
+
+    put(upstream, CREATE_DEADLINE_S=CREATE_S)
+    put(crew, SENDING_LEASE_S=LEASE_S)
+    put(submitter, BEGUN_MS=int((LEASE_S - LEFT_S) * 1000), LOOK_AGAIN_MS=1_000)
+    put(deliverer, LEASE_MS=int(LEASE_S * 1000), LEFT_MS=int(LEFT_S * 1000), LOOK_AGAIN_MS=1_000)
+    defaults = webhook.WebhookSender.__init__.__kwdefaults__
+    assert defaults is not None and "deadline_s" in defaults  # noqa: PT018
+    defaults["deadline_s"] = SEND_S
 
 
 def nursery() -> None:
@@ -198,11 +255,13 @@ def _announce(to: int) -> None:
         await start(node, app, stack)
         say(to, ready=os.getpid())
 
-    _replace(Node, _start=started)
+    put(Node, _start=started)
 
 
-def _replace(where: object, **what: object) -> None:
+def put(where: object, **what: object) -> None:
+    """Change what is there."""
     for name, value in what.items():
+        assert hasattr(where, name), f"{where} has no {name} any more"
         setattr(where, name, value)
 
 

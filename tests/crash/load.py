@@ -15,7 +15,7 @@ import httpx2
 from relay.sandbox.outbox import Callback
 from relay.sandbox.shapes import Task
 from relay.sandbox.vendor import Vendor
-from tests.crash.processes import Relay
+from tests.crash.processes import Relay, answered
 from tests.journeys import EXAMPLE, Subscriber
 
 Promise = tuple[str, str]
@@ -83,13 +83,13 @@ class Bodies:
 async def call_back(client: httpx2.AsyncClient, task: Task, body: bytes, promises: Promises) -> None:
     """Post one callback to where the task's go."""
     answer = await client.post(task.reply_url or "", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 200, answer.text
+    answered(answer, 200)
     promises.callback(task.reply_ref, body)
 
 
 async def submit(relay: Relay, promises: Promises, **more: Any) -> str:
     answer = await relay.client.post("/v1/jobs", json=EXAMPLE | more)
-    assert answer.status_code == 202, answer.text
+    answered(answer, 202)
     promises.job(answer.json()["id"])
     return str(answer.json()["id"])
 

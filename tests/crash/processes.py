@@ -34,6 +34,17 @@ def quiet_port() -> int:
             return port
 
 
+class Away(Exception):
+    """The relay said that it cannot do this now, and so has promised nothing."""
+
+
+def answered(answer: httpx2.Response, status: int) -> None:
+    """Raises `Away` for a 503 that says when to ask again."""
+    if answer.status_code == 503 and "retry-after" in answer.headers:
+        raise Away(answer.text)
+    assert answer.status_code == status, answer.text
+
+
 @dataclass
 class Relay:
     """One life of a relay. `pid` is the relay's own; `ended` has its exit code, negative for a signal."""
@@ -55,7 +66,7 @@ class Relay:
 
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
         answer = await self.client.get(path, params=query)
-        assert answer.status_code == 200, answer.text
+        answered(answer, 200)
         found: dict[str, Any] = answer.json()
         return found
 

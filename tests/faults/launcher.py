@@ -41,7 +41,7 @@ def skips_one() -> None:
         start = await resumed(*given)
         return replace(start, cursor=Cursor(start.cursor.seq + 1, start.cursor.epoch))
 
-    _put(stream, _resumed=late)
+    launcher.put(stream, _resumed=late)
 
 
 def repeats_one() -> None:
@@ -51,7 +51,7 @@ def repeats_one() -> None:
     async def from_there(store: SqliteStore, seq: int, wanted: EventFilter, limit: int) -> list[Event]:
         return await after(store, max(0, seq - 1), wanted, limit)
 
-    _put(SqliteStore, events_after=from_there)
+    launcher.put(SqliteStore, events_after=from_there)
 
 
 def wrong_slice() -> None:
@@ -62,13 +62,13 @@ def wrong_slice() -> None:
         found = after(feed, seq)
         return found[1:] if found and len(found) > 1 else found
 
-    _put(Feed, after=sliced)
+    launcher.put(Feed, after=sliced)
 
 
 def disordered() -> None:
     """Of several new events the newest comes first."""
     after = Feed.after
-    _put(Feed, after=lambda feed, seq: (found := after(feed, seq)) and found[::-1])
+    launcher.put(Feed, after=lambda feed, seq: (found := after(feed, seq)) and found[::-1])
 
 
 def published_early() -> None:
@@ -93,8 +93,8 @@ def published_early() -> None:
 
         return transaction(file, group, decided)
 
-    _put(Feed, committed=seen)
-    _put(WritingFile, _transaction=early)
+    launcher.put(Feed, committed=seen)
+    launcher.put(WritingFile, _transaction=early)
 
 
 DEFECTS: Final[dict[str, Callable[[], None]]] = {
@@ -109,15 +109,9 @@ def bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _put(where: object, **what: object) -> None:
-    for name, value in what.items():
-        assert hasattr(where, name), f"{where} has no {name} any more"
-        setattr(where, name, value)
-
-
 if __name__ == "__main__":
-    _put(serve, bound=bound, STALLED_S=STALLED_S)
-    _put(following, HEARTBEAT_S=HEARTBEAT_S, SEND_S=SEND_S)
+    launcher.put(serve, bound=bound, STALLED_S=STALLED_S)
+    launcher.put(following, HEARTBEAT_S=HEARTBEAT_S, SEND_S=SEND_S)
     for chosen in sys.argv[1:]:
         DEFECTS[chosen]()
     launcher.nursery()

@@ -24,6 +24,7 @@ from tests.faults.courses import Course, Verdict, Wants, log_of, seq_of
 from tests.faults.cutter import cutting
 from tests.faults.readers import NDJSON, PAGE, SSE, Field, Listener, Reader, Tally, follow_jobs, watch_by_client
 from tests.journeys import EXAMPLE, WAIT_S, Surroundings, surroundings
+from tests.postgres import Cluster
 
 LAUNCHER = "tests.faults.launcher"
 TIMES_S = (0.02, 3.0)
@@ -104,16 +105,16 @@ class Storm:
                 for task in (*load, *reading, joining):
                     task.cancel()
                 await settled(relay)
-                log = log_of(self.around.database)
+                log = log_of(await self.around.stored())
                 head = len(log)
                 readers: list[Reader | Listener] = [*steady, *listeners]
                 await asyncio.gather(*(self._until(reader, log) for reader in readers), *following)
                 for task in listening:
                     task.cancel()
                 await relay.stopped(signal.SIGTERM)
-        verdict = Verdict()
+        verdict, log = Verdict(), log_of(await self.around.stored())
         for course in self.here.courses:
-            verdict.judge(course, log_of(self.around.database), head)
+            verdict.judge(course, log, head)
         return verdict, head
 
     async def _until(self, reader: Reader | Listener, log: list[Event]) -> None:
@@ -126,7 +127,7 @@ class Storm:
     async def _lives(self, cuts: int) -> None:
         here, chance = self.here, self.here.chance
         longest = max(2 * LIFE_CUTS_MIN, min(LIFE_CUTS_MAX, cuts // 4))
-        while here.tally.cuts < cuts:
+        while here.tally.cuts < cuts or not here.jobs:
             kill_at = chance.choice((None, None, chance.randrange(1, STEPS_MAX)))
             async with self.forks.relay(self.around, here.port, replace(IMPATIENT, kill_at=kill_at)) as relay:
                 if relay.ready.is_set():
@@ -145,7 +146,8 @@ class Storm:
         self.here.up.set()
 
     async def _cut_to(self, goal: int) -> None:
-        while self.here.tally.cuts < goal:
+        """On a busy machine readers may be cut so often before there is anything to read."""
+        while self.here.tally.cuts < goal or not self.here.jobs:
             self.here.more.clear()
             await self.here.more.wait()
 
@@ -216,8 +218,16 @@ class Storm:
                 await self.relay.client.post(task.reply_url or "", json=body | {"replyRef": task.reply_ref})
 
 
-async def run(folder: Path, *, cuts: int, seed: int, defect: str | None = None, patience_s: float = WAIT_S) -> Outcome:
-    """Blow until so many cuts were made; `defect` is one of `tests.faults.launcher`.
+async def run(
+    folder: Path,
+    *,
+    cuts: int,
+    seed: int,
+    defect: str | None = None,
+    patience_s: float = WAIT_S,
+    on: Cluster | None = None,
+) -> Outcome:
+    """Blow until so many cuts were made; `defect` is one of `tests.faults.launcher`, `on` a PostgreSQL.
 
     At the end, what a reader has not been told within `patience_s` is lost.
     """
@@ -226,7 +236,7 @@ async def run(folder: Path, *, cuts: int, seed: int, defect: str | None = None, 
     vendor = Vendor(Random(seed), accounts=accounts, times_s=TIMES_S)  # noqa: S311
     launcher = (LAUNCHER, *([defect] if defect else []))
     async with AsyncExitStack() as stack:
-        around = await stack.enter_async_context(surroundings(folder, vendor=vendor))
+        around = await stack.enter_async_context(surroundings(folder, vendor=vendor, on=on))
         forks = await stack.enter_async_context(nursery(launcher))
         here = Field(quiet_port(), quiet_port(), chance)
         stack.callback(here.close)
