@@ -271,7 +271,8 @@ async def test_the_units_filters_let_through_all_that_a_relay_asks_of_the_system
             await relay.told(await relay.submit(), "job.succeeded")
             assert (await relay.client.post("/v1/backup")).status_code == 200
             assert await relay.stopped(signal.SIGTERM) == 0
-        await eventually(lambda: f"{relay.process.pid} +++ exited" in log.read_text("utf-8", "replace"))
+        ended = re.compile(rf"^{relay.process.pid} +\+\+\+ exited", re.MULTILINE)
+        await eventually(lambda: bool(ended.search(log.read_text("utf-8", "replace"))))
     calls = re.findall(r"^\d+ +(\w+)\((.*)", log.read_text("utf-8", "replace"), re.MULTILINE)
     families = {rest.partition(",")[0] for name, rest in calls if name in ("socket", "socketpair")}
 

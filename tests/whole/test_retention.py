@@ -8,7 +8,8 @@ import pytest
 
 from relay.clock import ManualClock
 from tests.conformance.target import numbers
-from tests.journeys import Journey, surroundings, while_time_passes
+from tests.journeys import WAIT_S, Journey, surroundings, while_time_passes
+from tests.rest import at_rest
 from tests.whole.test_restore import vendor
 
 pytestmark = pytest.mark.anyio
@@ -24,12 +25,10 @@ async def log(here: Journey) -> list[dict[str, Any]]:
 
 async def begins_at(here: Journey, clock: ManualClock, number: int) -> None:
     """Time passes until the log begins at this event."""
-
-    async def look() -> None:
-        while await here.node.app.state.store.earliest() != number:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)  # nothing tells of what has gone
-
-    await while_time_passes(clock, look(), 0.1)
+    async with asyncio.timeout(WAIT_S):
+        while await here.node.app.state.store.earliest() != number:
+            clock.advance(1)
+            await at_rest()
 
 
 async def test_events_go_after_a_month_up_to_the_first_that_a_paused_subscription_is_owed(tmp_path: Path) -> None:
