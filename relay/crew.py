@@ -1,4 +1,4 @@
-"""The workers of a relay: all of them at work where it leads, none where another relay on the same database does."""
+"""The workers of a relay: all of them at work where it leads; where another one on the same database does, few."""
 
 import asyncio
 import contextlib
@@ -94,10 +94,18 @@ class Crew:
             Lookout(*shared, upstream.silent_s, Disk(settings.database_path).free_bytes),
             Janitor(*shared, retention=_retention(settings)),
         ]
+        self._always = {self._timekeeper, deliverer} if store.shared else set[Worker]()
         self._leading: asyncio.Task[None] | None = None
+
+    def _led(self) -> list[Worker]:
+        """All but those that relays on one database do together, each of them for as long as it runs."""
+        return [worker for worker in self.workers if worker not in self._always]
 
     async def start(self) -> None:
         begun = asyncio.get_running_loop().create_future()
+        self._timekeeper.leads = not self._store.shared
+        for worker in self._always:
+            worker.start()
         self._leading = asyncio.create_task(self._lead(begun), name="crew")
         if not self._store.shared:
             await asyncio.wait({begun, self._leading}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,7 +116,7 @@ class Crew:
         if self._leading is not None:
             self._leading.cancel()
             await asyncio.gather(self._leading, return_exceptions=True)
-        await self._end()
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
     async def _lead(self, begun: asyncio.Future[None]) -> None:
         while True:
@@ -127,7 +135,8 @@ class Crew:
                     begun.set_result(None)
                 await lost.wait()
                 self._log.warning("crew.lost_the_lead", meaning="another relay's workers take over")
-            await self._end()
+            self._timekeeper.leads = False
+            await asyncio.gather(*(worker.stop() for worker in self._led()))
 
     async def _begin(self) -> None:
         """What was cut off by the last end is settled first, then everybody begins."""
@@ -141,11 +150,12 @@ class Crew:
             self._log.warning("submitting.held", reason=hold.reason, remedy="relay resume, once the search is done")
         found: dict[str, Any] = {
             "attempts_in_doubt": await self._submitter.recover(),
-            "deliveries_released": await self._deliverer.recover(shared=store.shared),
+            "deliveries_released": 0 if store.shared else await self._deliverer.recover(),
             "files_cut": await self._mirror.recover(),
         }
         await self._reconciler.recover()
-        for worker in self.workers:
+        self._timekeeper.leads = True
+        for worker in self._led():
             worker.start()
         polls = "by callbacks and polls" if self._settings.public_url else "by polls alone: no RELAY_PUBLIC_URL"
         self._log.info(
@@ -155,9 +165,6 @@ class Crew:
             finds_ends=polls,
             **found,
         )
-
-    async def _end(self) -> None:
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
 
 
 def _retention(settings: Settings) -> Retention:

@@ -17,6 +17,8 @@ OPENS_AFTER: Final = 5
 FIRST_WAIT_MS: Final = 5_000
 LONGEST_WAIT_MS: Final = 300_000
 PAUSES_AFTER_MS: Final = 5 * 24 * 3_600_000
+# Under way to one place at a time, whoever sends them.
+AT_ONCE_EACH: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,11 @@ class Breaker:
 def lets_through(breaker: Breaker | None, at_ms: int) -> bool:
     """Whether a delivery may go now."""
     return breaker is None or at_ms >= breaker.open_until_ms
+
+
+def room(breaker: Breaker | None) -> int:
+    """How many deliveries may be under way to a place: one while it is failing."""
+    return AT_ONCE_EACH if breaker is None else 1
 
 
 def tried(breaker: Breaker, delivery: Delivery, until_ms: int) -> Breaker:

@@ -1,5 +1,6 @@
 """Happenings on the way to a subscriber: subscribed, changed, claimed, attempted, released."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -12,6 +13,7 @@ from relay.core.retry import Answer, Dead, Decision, Delivered, Disable, RetryAt
 from relay.errors import Conflict, NotFound
 
 SECRETS_MAX: Final = 5
+CLAIMS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +109,40 @@ class SubscriptionRemoved(Happening[bool]):
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryClaimed(Happening[Delivery | None]):
-    """The deliverer takes a due delivery for itself until `lease_until_ms`; None when it is no longer due."""
+class DeliveriesClaimed(Happening[list[tuple[Delivery, Subscription]]]):
+    """A deliverer takes due deliveries for itself until `lease_until_ms`: those of them that may go now.
 
-    delivery_id: str
+    At most `CLAIMS_MAX`. Decided where all claims are, so the limits of a place hold for all relays together.
+    """
+
+    delivery_ids: tuple[str, ...]
     lease_until_ms: int
     at_ms: int
 
     def needs(self) -> Needs:
-        return Needs(delivery_id=self.delivery_id)
+        return Needs(delivery_ids=self.delivery_ids)
 
-    def decide(self, loaded: Loaded) -> Changes[Delivery | None]:
-        delivery, subscription = loaded.delivery, loaded.subscription
-        if delivery is None or delivery.state != "due" or delivery.due_at_ms > self.at_ms:
-            return nothing(None)
-        if subscription is None or subscription.state != "active":
-            return nothing(None)
-        if not breakers.lets_through(loaded.breaker, self.at_ms):
-            return nothing(None)
-        draft = Draft(loaded)
-        if loaded.breaker is not None:
-            draft.put(breakers.tried(loaded.breaker, delivery, self.lease_until_ms))
-        claimed = replace(delivery, state="sending", lease_until_ms=self.lease_until_ms)
-        draft.put(claimed)
+    def decide(self, loaded: Loaded) -> Changes[list[tuple[Delivery, Subscription]]]:
+        draft, claimed = Draft(loaded), list[tuple[Delivery, Subscription]]()
+        to = {subscription.id: subscription for subscription in loaded.subscriptions}
+        failing = {breaker.place: breaker for breaker in loaded.breakers}
+        under_way = Counter(loaded.under_way)
+        for delivery in sorted(loaded.batch, key=lambda delivery: (delivery.due_at_ms, delivery.seq)):
+            subscription = to.get(delivery.subscription_id)
+            if delivery.state != "due" or delivery.due_at_ms > self.at_ms:
+                continue
+            if subscription is None or subscription.state != "active":
+                continue
+            place = subscription.place
+            breaker = failing.get(place)
+            if under_way[place] >= breakers.room(breaker) or not breakers.lets_through(breaker, self.at_ms):
+                continue
+            if breaker is not None:
+                failing[place] = breakers.tried(breaker, delivery, self.lease_until_ms)
+                draft.put(failing[place])
+            under_way[place] += 1
+            claimed.append((replace(delivery, state="sending", lease_until_ms=self.lease_until_ms), subscription))
+            draft.put(claimed[-1][0])
         return draft.changes(claimed)
 
 
@@ -168,6 +181,8 @@ class DeliveryAttempted(Happening[Delivery | None]):
     answer: Answer
     jitter: float
     at_ms: int
+    # That of the claim: what comes when somebody else has claimed it since says nothing of that one's attempt.
+    lease_until_ms: int = 2**62
 
     def needs(self) -> Needs:
         # A failure may be the one after which the subscription is paused, and then somebody has to be told.
@@ -175,7 +190,7 @@ class DeliveryAttempted(Happening[Delivery | None]):
 
     def decide(self, loaded: Loaded) -> Changes[Delivery | None]:
         delivery = loaded.delivery
-        if delivery is None or delivery.state != "sending":
+        if delivery is None or delivery.state != "sending" or (delivery.lease_until_ms or 0) > self.lease_until_ms:
             return nothing(delivery)
         draft = Draft(loaded)
         attempts = delivery.attempts + 1

@@ -158,6 +158,8 @@ class Needs:
     upstream_task_id: str | None = None
     sha256: str | None = None
     delivery_id: str | None = None
+    # `batch` are these deliveries; with them come their subscriptions and breakers, and how much is under way.
+    delivery_ids: tuple[str, ...] = ()
     subscription_id: str | None = None
     subscriptions: bool = False
     # With `busy`: how many attempts take a slot of each account.
@@ -195,6 +197,9 @@ class Loaded:
     subscription: Subscription | None = None
     # That of the delivery's, or of the subscription's, place.
     breaker: Breaker | None = None
+    breakers: tuple[Breaker, ...] = ()
+    # How many deliveries are under way to a place.
+    under_way: Mapping[str, int] = field(default_factory=dict)
     batch: tuple[Delivery, ...] = ()
     replay: Replay | None = None
     accounts: tuple[Account, ...] = ()

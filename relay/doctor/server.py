@@ -14,16 +14,16 @@ async def examine(settings: Settings) -> Finding:
     try:
         import asyncpg
 
-        from relay.store import postgres, refusals
+        from relay.store import link, refusals
     except ImportError:
         return Finding("database", "failure", "PostgreSQL needs the extra", "pip install '.[postgres]'")
     try:
-        sql = await postgres.Link(settings.database_url.get_secret_value()).connect()
+        sql = await link.Link(settings.database_url.get_secret_value()).connect()
         try:
             version = sql.get_server_version()
             is_on = {name: await sql.fetchval("SELECT current_setting($1)", name) for name in SERVER_NEEDS}
         finally:
-            await sql.close(timeout=postgres.CONNECT_S)
+            await sql.close(timeout=link.CONNECT_S)
     except (*refusals.AWAY, asyncpg.PostgresError) as error:
         said = f"the server of RELAY_DATABASE_URL cannot be used: {str(error) or type(error).__name__}"
         return Finding("database", "failure", said, "start it, or correct host, name, user and password")
@@ -31,8 +31,8 @@ async def examine(settings: Settings) -> Finding:
         return Finding(
             "database", "failure", "RELAY_DATABASE_URL is no address", "postgresql://user:password@host/name"
         )
-    if version.major < postgres.VERSION_MIN:
-        return Finding("database", "failure", f"PostgreSQL {version}", f"{postgres.VERSION_MIN} or later is needed")
+    if version.major < link.VERSION_MIN:
+        return Finding("database", "failure", f"PostgreSQL {version}", f"{link.VERSION_MIN} or later is needed")
     for name, wrong in SERVER_NEEDS.items():
         if is_on[name] == wrong:
             remedy = f"set {name}, or use the primary: else what was answered 2xx could be lost, or nothing be written"

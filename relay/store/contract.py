@@ -91,11 +91,10 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A delivery that may go now to its `place`; `failing`: the last one there did not arrive."""
+    """A delivery that may go now to its `place`."""
 
     delivery_id: str
     place: str
-    failing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,15 +284,15 @@ class Store(Protocol):
 
     async def token_of_hash(self, token_hash: str) -> Token | None: ...
 
-    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Due]:
-        """What may go now to active subscriptions: at most `room` a place, one where it is failing.
+    async def deliveries_due(self, now_ms: int, room: int, limit: int) -> list[Due]:
+        """What may go now to active subscriptions: as much as `room` at a place has left, which is one where it fails.
 
-        Nothing for places that are `full`, or whose breaker is open.
+        Nothing for places whose breaker is open, nor, unless it is late, for those that another relay sends to.
         """
         ...
 
-    async def next_due_ms(self, full: Sequence[str]) -> int | None:
-        """When the next delivery may go, leaving out the places that are `full`."""
+    async def next_due_ms(self, room: int) -> int | None:
+        """When the next delivery may go to a place to which fewer than `room` are under way."""
         ...
 
     async def deliveries_sending(self, lease_before_ms: int | None, limit: int) -> list[Delivery]:

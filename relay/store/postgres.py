@@ -21,9 +21,10 @@ from relay.core.ledger import Happening
 from relay.errors import ConfigurationError, Conflict, Unavailable
 from relay.observe import Metrics, logger
 from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.store.dialect import numbered, prepare
-from relay.store.migrate import pending
-from relay.store.reads import FIRST_DUE, Reads
+from relay.store.dialect import numbered
+from relay.store.due import FIRST_DUE
+from relay.store.link import CONNECT_S, IDLE_S, SHARE, TAKE_SHARE, WRITER, Link, closed
+from relay.store.reads import Reads
 from relay.store.refusals import AWAY, CLOSED, OF_ONE, cannot, sentence
 from relay.store.transaction import apart, rolled_back, together
 from relay.store.trimming import BITES, QUARANTINE_BITE, Kind
@@ -34,29 +35,14 @@ _log = logger("store")
 # What is waited for here is a server, which knows no other time.
 _clock: Final = SystemClock()
 
-READERS: Final = 4
-CONNECT_S: Final = 10.0
-COMMAND_S: Final = 30.0
 AGAIN_S: Final = 1.0
 FATE_S: Final = 20.0
-# Advisory locks: who writes now, and whose workers work.
-WRITING: Final = 0x72656C61
-LEADING: Final = 0x72656C62
+SILENT_S: Final = 8.0
 CHANNEL: Final = "relay"
-WRITER: Final = "writer:"
-VERSION_MIN: Final = 14
 PARTED: Final = (
     "the database has lost what it had committed, as a standby may that was promoted: stop all relays, call "
     "`relay restore --after-failover`, and start them again"
 )
-_SETTINGS: Final = {
-    "application_name": "relay",
-    # A relay that is cut off while it holds the lock must not keep the others waiting.
-    "idle_in_transaction_session_timeout": "10000",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-}
 
 
 class PostgresStore(Reads):
@@ -67,6 +53,7 @@ class PostgresStore(Reads):
     newest_first = "ORDER BY seq DESC"
     # SQLite knows no LATERAL, and this engine would otherwise look at every delivery for each subscription.
     first_due = f"CROSS JOIN LATERAL (SELECT id, due_at_ms, seq {FIRST_DUE}) AS d"
+    own = "mod(abs(hashtext(r.place)::bigint), :relays) = :relay"
     # SQLite's words are also found without their accents.
     by_words = (
         "SELECT seq FROM jobs WHERE prompt_words(request) @@ plainto_tsquery('simple', :words) "
@@ -93,6 +80,10 @@ class PostgresStore(Reads):
         # The newest event that is known to have been committed.
         self._head = link.head
         self._news = asyncio.Event()
+        self.share = {"relay": 0, "relays": 1}
+        # Whether the server was not heard of when it was asked: what asks it now would wait in vain.
+        self.silent = False
+        self._reading: set[Any] = set()
         self._work = False
         self._leading = asyncio.Event()
         self._lost = asyncio.Event()
@@ -104,6 +95,7 @@ class PostgresStore(Reads):
         self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
 
     async def apply(self, happening: Happening[R]) -> R:
+        self._hears()
         return await self._writer.apply(happening)
 
     async def check(self) -> None:
@@ -139,11 +131,12 @@ class PostgresStore(Reads):
         with contextlib.suppress(Unavailable):
             await self._execute("DELETE FROM meta WHERE name = $1", self._name)
         if self._writing is not None:
-            await _closed(self._writing)
+            await closed(self._writing)
         with contextlib.suppress(*AWAY):
             await asyncio.wait_for(self._pool.close(), CONNECT_S)
 
     async def _commit(self, group: Sequence[Happening[Any]]) -> Written:
+        self._hears()
         try:
             if self._writing is None or self._writing.is_closed():
                 self._writing = await self._link.connect()
@@ -174,7 +167,8 @@ class PostgresStore(Reads):
             await rolled_back(sql)
             raise
         self._written += 1
-        mark = f"INSERT INTO meta VALUES ('{self._name}', '{self._written}') ON CONFLICT (name) DO UPDATE SET value = "
+        now = f"'{self._written} ' || extract(epoch FROM now())::bigint"
+        mark = f"INSERT INTO meta VALUES ('{self._name}', {now}) ON CONFLICT (name) DO UPDATE SET value = "
         moved = f"UPDATE meta SET value = '{written.head:d}' WHERE name = 'head'; " if written.head != head else ""
         work = "work" if written.for_workers else ""
         try:
@@ -204,8 +198,8 @@ class PostgresStore(Reads):
                             await sql.execute(f"BEGIN; SELECT pg_advisory_xact_lock({self._link.writing})")
                             last = await sql.fetchval("SELECT value FROM meta WHERE name = $1", self._name)
                         finally:
-                            await _closed(sql)
-                        return last is not None and int(last) == number
+                            await closed(sql)
+                        return last is not None and int(last.partition(" ")[0]) == number
                     await _clock.sleep(AGAIN_S)
         return False
 
@@ -245,34 +239,63 @@ class PostgresStore(Reads):
         while True:
             try:
                 sql = await self._link.connect()
-            except (*AWAY, asyncpg.PostgresError):
+            except (*AWAY, asyncpg.PostgresError) as error:
+                self._cut(error)
                 await _clock.sleep(AGAIN_S)
                 continue
             gone = asyncio.Event()
             try:
                 sql.add_termination_listener(partial(_tell, gone))
+                await sql.execute(f"SET idle_session_timeout = '{IDLE_S}s'; {TAKE_SHARE}")
+                self.silent = False
                 await sql.add_listener(CHANNEL, self._heard)
                 # What was committed while nobody listened.
                 self._work = True
                 self._news.set()
                 await self._lead(sql, gone)
             except (*AWAY, asyncpg.PostgresError) as error:
-                _log.warning("listening.again", reason=str(error))
+                _log.warning("listening.again", reason=sentence(error))
+                self._cut(error)
             finally:
                 self._leading.clear()
                 self._lost.set()
-                await _closed(sql)
+                await closed(sql)
 
     async def _lead(self, sql: asyncpg.Connection, gone: asyncio.Event) -> None:
         """Until the connection ends; it holds the lock, which another relay gets at once when this one dies."""
         while not gone.is_set():
+            share = dict(await sql.fetchrow(SHARE, timeout=SILENT_S))
+            if share != self.share:
+                self.share, self._work = share, True
+                self._news.set()
             if not self._leading.is_set() and await self._link.has_lead(sql):
                 self._lost = asyncio.Event()
                 self._leading.set()
-            elif self._leading.is_set():
-                await sql.fetchval("SELECT 1")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), AGAIN_S)
+
+    def _cut(self, error: BaseException) -> None:
+        """When nothing was heard of the server in time: whoever waits for it now is told, and waits no longer."""
+        if not isinstance(error, TimeoutError):
+            return
+        self.silent = True
+        for connection in (self._writing, *self._reading):
+            if connection is not None:
+                connection.terminate()
+
+    def _hears(self) -> None:
+        if self.silent:
+            raise Unavailable("the database cannot be reached: it does not answer", retry_after_s=RETRY_AFTER_S)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[Any]:
+        self._hears()
+        async with self._pool.acquire(timeout=CONNECT_S) as connection:
+            self._reading.add(connection)
+            try:
+                yield connection
+            finally:
+                self._reading.discard(connection)
 
     def _heard(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         self._work |= payload == "work"
@@ -281,7 +304,7 @@ class PostgresStore(Reads):
     async def _fetch_rows(self, sql: str, values: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
         text, names = numbered(sql)
         try:
-            async with self._pool.acquire(timeout=CONNECT_S) as connection:
+            async with self._reader() as connection:
                 found: Sequence[Mapping[str, Any]] = await connection.fetch(text, *(values[name] for name in names))
                 return found
         except AWAY as error:
@@ -290,89 +313,10 @@ class PostgresStore(Reads):
     async def _execute(self, sql: str, *values: Any) -> int:
         """How many rows were changed."""
         try:
-            async with self._pool.acquire(timeout=CONNECT_S) as connection:
+            async with self._reader() as connection:
                 return int((await connection.execute(sql, *values)).rpartition(" ")[2])
         except AWAY as error:
             raise cannot("written", error) from error
-
-
-class Link:
-    """How to reach the database, and what it said of itself when it was opened."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.instance = self.epoch = ""
-        self.head = self.writing = self.leading = 0
-
-    async def connect(self) -> asyncpg.Connection:
-        connection = await asyncpg.connect(
-            self._url, timeout=CONNECT_S, command_timeout=COMMAND_S, server_settings=_SETTINGS
-        )
-        await prepare(connection)
-        return connection
-
-    async def pool(self) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
-            self._url,
-            min_size=1,
-            max_size=READERS,
-            timeout=CONNECT_S,
-            command_timeout=COMMAND_S,
-            server_settings=_SETTINGS,
-            init=prepare,
-            reset=_as_it_is,
-        )
-
-    async def open(self, new_hex: Callable[[int], str], *, moving: bool = False) -> None:
-        """Look at the server, and bring the schema up to date. Only who moves a database opens one that is `moving`."""
-        sql = await self.connect()
-        try:
-            await _examine(sql)
-            async with sql.transaction():
-                await sql.execute("SELECT pg_advisory_xact_lock($1)", await _lock(sql, WRITING))
-                await _migrate(sql, new_hex)
-            self.writing, self.leading = await _lock(sql, WRITING), await _lock(sql, LEADING)
-            meta = dict(await sql.fetch("SELECT name, value FROM meta"))
-            if "moving" in meta and not moving:
-                raise ConfigurationError(
-                    "a move to this database was not finished: call relay migrate --from --to again"
-                )
-            self.instance, self.epoch, self.head = meta["instance"], meta["epoch"], int(meta["head"])
-        finally:
-            await _closed(sql)
-
-    async def has_lead(self, sql: asyncpg.Connection) -> bool:
-        """Whether the lead is this connection's now, because it is nobody else's."""
-        return bool(await sql.fetchval("SELECT pg_try_advisory_lock($1)", self.leading))
-
-
-async def _lock(sql: asyncpg.Connection, which: int) -> int:
-    """A lock's number: of these tables alone, for several relays may each have a schema of one database."""
-    return which << 32 | (await sql.fetchval("SELECT to_regclass('meta')::oid") or 0)
-
-
-async def _examine(sql: asyncpg.Connection) -> None:
-    if sql.get_server_version().major < VERSION_MIN:
-        raise ConfigurationError(f"PostgreSQL {VERSION_MIN} or later is needed, and this is {sql.get_server_version()}")
-    for name in ("synchronous_commit", "fsync"):
-        if await sql.fetchval("SELECT current_setting($1)", name) == "off":
-            raise ConfigurationError(
-                f"the server has {name} = off, so that what was answered 2xx could be lost: set it on"
-            )
-
-
-async def _migrate(sql: asyncpg.Connection, new_hex: Callable[[int], str]) -> None:
-    version = 0
-    if await sql.fetchval("SELECT to_regclass('meta')::text") is not None:
-        version = int(await sql.fetchval("SELECT value FROM meta WHERE name = 'schema'") or 0)
-    for step in pending("postgres", version):
-        await sql.execute(step.sql)
-        await sql.execute(
-            "INSERT INTO meta VALUES ('schema', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            str(step.version),
-        )
-    for name, value in (("instance", new_hex(8)), ("epoch", new_hex(8)), ("head", "0"), ("touched", "0")):
-        await sql.execute("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, value)
 
 
 async def open_store(
@@ -419,21 +363,10 @@ async def part(url: str, epoch: str, held: Happening[Any], new_hex: Callable[[in
             finally:
                 await store.close()
         finally:
-            await _closed(sql)
+            await closed(sql)
     except (*CLOSED, Unavailable) as error:
         raise ConfigurationError(f"the database cannot be opened: {sentence(error)}") from error
 
 
 def _tell(gone: asyncio.Event, connection: Any) -> None:
     gone.set()
-
-
-async def _as_it_is(connection: Any) -> None:
-    """Readers change nothing of their connection: it needs no trip to the server to be used again."""
-
-
-async def _closed(connection: asyncpg.Connection) -> None:
-    try:
-        await connection.close(timeout=1.0)
-    except Exception:
-        connection.terminate()

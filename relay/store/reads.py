@@ -14,6 +14,7 @@ from relay.core.ledger import Adoption, Callback, Deed, Hold, Quarantined, Token
 from relay.core.record import made
 from relay.core.stats import Tally
 from relay.store.contract import LOOKED_AT_MAX, Due, EventFilter, JobFilter, JobPage, Totals
+from relay.store.due import FIRST_DUE, LATE_MS, OWED
 from relay.store.rows import TABLES, columns, from_row
 from relay.store.statements import BUSY, SUBSCRIPTIONS_MAX
 from relay.store.where import SHOWN_STATE, WORDS, Where, chosen_jobs, listed, selected, selected_as_shown
@@ -33,22 +34,6 @@ _LISTED: Final = columns(Job).replace(" request, task,", " '{}' AS request, NULL
 
 _WAITING: Final = "id AS job_id, pinned, token_id, model, mode"
 _OCCUPYING: Final = "state IN ('sending', 'created', 'unknown')"
-# One subscription after the other along the index: how much each of them is owed is of no account.
-_OWED: Final = (
-    "WITH RECURSIVE owed (id) AS (SELECT min(subscription_id) FROM deliveries WHERE state = 'due' UNION ALL "
-    "SELECT (SELECT min(subscription_id) FROM deliveries WHERE state = 'due' AND subscription_id > owed.id) "
-    "FROM owed WHERE owed.id IS NOT NULL), "
-    "active AS (SELECT s.id, CASE WHEN s.job_id IS NULL THEN s.id ELSE s.url_shown END AS place "
-    "FROM owed JOIN subscriptions AS s ON s.id = owed.id WHERE s.state = 'active'), "
-    "ready AS (SELECT a.id, a.place, coalesce(b.open_until_ms, 0) AS open_until_ms, b.place IS NOT NULL AS failing "
-    "FROM active AS a LEFT JOIN breakers AS b ON b.place = a.place) "
-)
-
-# What of a subscription `r` may go now.
-FIRST_DUE: Final = (
-    "FROM deliveries WHERE state = 'due' AND subscription_id = r.id AND due_at_ms <= :now_ms "
-    "ORDER BY due_at_ms, seq LIMIT :room"
-)
 
 
 class Reads:
@@ -59,6 +44,9 @@ class Reads:
     newest_first = ""
     by_words = WORDS
     first_due = f"JOIN deliveries AS d ON d.seq IN (SELECT seq {FIRST_DUE})"
+    # Whether it is for this relay to send to a `place`, and the values that this asks for.
+    own = "TRUE"
+    share: Mapping[str, int] = {}
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -305,26 +293,24 @@ class Reads:
     async def token_of_hash(self, token_hash: str) -> Token | None:
         return await self._one(Token, "WHERE hash = :hash", {"hash": token_hash})
 
-    async def deliveries_due(self, now_ms: int, room: int, full: Sequence[str], limit: int) -> list[Due]:
-        where = Where("open_until_ms <= :now_ms", now_ms=now_ms, room=room, limit=limit).none_of("place", full)
+    async def deliveries_due(self, now_ms: int, room: int, limit: int) -> list[Due]:
+        values = {"now_ms": now_ms, "late_ms": now_ms - LATE_MS, "room": room, "limit": limit, **self.share}
         sql = (
-            f"{_OWED} SELECT delivery_id, place, failing FROM (SELECT d.id AS delivery_id, r.place, r.failing, "
+            f"{OWED} SELECT delivery_id, place FROM (SELECT d.id AS delivery_id, r.place, r.room, "
             "d.due_at_ms, d.seq, row_number() OVER (PARTITION BY r.place ORDER BY d.due_at_ms, d.seq) AS n "
-            f"FROM ready AS r {self.first_due} "
-            f"WHERE {where}) AS due WHERE n <= CASE WHEN failing THEN 1 ELSE :room END "
-            "ORDER BY due_at_ms, seq LIMIT :limit"
+            f"FROM ready AS r {self.first_due} WHERE r.room > 0 AND open_until_ms <= :now_ms "
+            f"AND ({self.own} OR (r.under_way = 0 AND d.due_at_ms < :late_ms))"
+            ") AS due WHERE n <= room ORDER BY due_at_ms, seq LIMIT :limit"
         )
-        rows = await self._fetch(sql, where.values)
-        return [Due(row["delivery_id"], row["place"], bool(row["failing"])) for row in rows]
+        return [Due(row["delivery_id"], row["place"]) for row in await self._fetch(sql, values)]
 
-    async def next_due_ms(self, full: Sequence[str]) -> int | None:
-        where = Where("TRUE").none_of("place", full)
+    async def next_due_ms(self, room: int) -> int | None:
         first = "(SELECT min(due_at_ms) FROM deliveries WHERE state = 'due' AND subscription_id = r.id)"
         sql = (
-            f"{_OWED} SELECT min(CASE WHEN at_ms > open_until_ms THEN at_ms ELSE open_until_ms END) AS at_ms "
-            f"FROM (SELECT {first} AS at_ms, r.open_until_ms, r.place FROM ready AS r) AS next WHERE {where}"
+            f"{OWED} SELECT min(CASE WHEN at_ms > open_until_ms THEN at_ms ELSE open_until_ms END) AS at_ms "
+            f"FROM (SELECT {first} AS at_ms, r.open_until_ms FROM ready AS r WHERE r.room > 0 AND {self.own}) AS next"
         )
-        return (await self._fetch(sql, where.values))[0]["at_ms"]  # type: ignore[no-any-return]
+        return (await self._fetch(sql, {"room": room, **self.share}))[0]["at_ms"]  # type: ignore[no-any-return]
 
     async def deliveries_sending(self, lease_before_ms: int | None, limit: int) -> list[Delivery]:
         values = {"before": lease_before_ms if lease_before_ms is not None else 2**62, "limit": limit}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from relay.core.artifacts import Keeping, StoredFile
 from relay.core.breaker import Breaker
+from relay.core.delivering import CLAIMS_MAX
 from relay.core.delivery import Delivery, Replay, Selection, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
@@ -31,7 +32,7 @@ from relay.core.replaying import BATCH
 from relay.core.stats import tallied
 from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
 from relay.store.waits import moved
-from relay.store.where import selected
+from relay.store.where import listed, selected
 
 Query = tuple[str, str, dict[str, Any]]
 Rows = Sequence[Mapping[str, Any]]
@@ -43,7 +44,15 @@ OPEN_DELIVERIES_MAX: Final = 8_000
 BUSY: Final = (
     "SELECT account, count(*) AS busy FROM attempts WHERE state IN ('sending', 'created', 'unknown') GROUP BY account"
 )
-_PLACE: Final = "SELECT CASE WHEN job_id IS NULL THEN id ELSE url_shown END FROM subscriptions WHERE id"
+_PLACE_OF: Final = "CASE WHEN s.job_id IS NULL THEN s.id ELSE s.url_shown END"
+_PLACE: Final = f"SELECT {_PLACE_OF} FROM subscriptions AS s WHERE s.id"
+# From what is under way, which is little, to whom it goes: in that order.
+UNDER_WAY: Final = (
+    f"SELECT {_PLACE_OF} AS place, count(*) AS n FROM deliveries AS d CROSS JOIN subscriptions AS s "
+    "WHERE d.state = 'sending' AND s.id = d.subscription_id GROUP BY 1"
+)
+# A few lengths of lists, so that statements are prepared once: the rest is filled up with ids that nothing has.
+_LENGTHS: Final = (8, CLAIMS_MAX)
 _OF_DELIVERY: Final = "(SELECT job_id FROM deliveries WHERE id = :delivery_id)"
 _OF_KEY: Final = "(SELECT job_id FROM used_keys WHERE id = :key)"
 
@@ -107,7 +116,7 @@ def queries(needs: Needs) -> list[Query]:
         found.append(("hold", f"SELECT {columns(Hold)} FROM holds", {}))
     if needs.tokens:
         found.append(("tokens", f"SELECT {columns(Token)} FROM tokens ORDER BY seq", {}))
-    return found + _of_people(needs)
+    return found + _of_people(needs) + _to_claim(needs.delivery_ids)
 
 
 def _of_people(needs: Needs) -> list[Query]:
@@ -136,6 +145,20 @@ def _of_people(needs: Needs) -> list[Query]:
 
 def _breaker(subscription: str, key: dict[str, Any]) -> Query:
     return "breaker", f"SELECT {columns(Breaker)} FROM breakers WHERE place = ({_PLACE} = {subscription})", key
+
+
+def _to_claim(ids: Sequence[str]) -> list[Query]:
+    if not ids:
+        return []
+    length = next(length for length in _LENGTHS if length >= len(ids))
+    these, values = listed("id", "IN", [*ids, *[""] * (length - len(ids))])
+    to = f"(SELECT subscription_id FROM deliveries WHERE {these})"
+    return [
+        ("batch", f"SELECT {columns(Delivery)} FROM deliveries WHERE {these}", values),
+        ("subscriptions", f"SELECT {columns(Subscription)} FROM subscriptions WHERE id IN {to}", values),
+        ("breakers", f"SELECT {columns(Breaker)} FROM breakers WHERE place IN ({_PLACE} IN {to})", values),
+        ("under_way", UNDER_WAY, {}),
+    ]
 
 
 def _batch(wanted: Selection) -> list[Query]:
@@ -240,6 +263,8 @@ def loaded(rows: Mapping[str, Rows], *, epoch: str, next_seq: int, keeping: Keep
         delivery=from_row(Delivery, delivery) if delivery else None,
         subscription=from_row(Subscription, subscription) if subscription else None,
         breaker=from_row(Breaker, breaker) if breaker else None,
+        breakers=tuple(from_row(Breaker, row) for row in rows.get("breakers", ())),
+        under_way={row["place"]: row["n"] for row in rows.get("under_way", ())},
         batch=tuple(from_row(Delivery, row) for row in rows.get("batch", ())),
         replay=from_row(Replay, replay) if replay else None,
         adoption=from_row(Adoption, adoption) if adoption else None,
@@ -270,6 +295,7 @@ def _records(before: Loaded) -> Iterator[Record]:
     )
     yield from (record for record in single if record is not None)
     yield from before.batch
+    yield from before.breakers
     yield from before.attempts
     yield from before.open_deliveries
     yield from before.accounts

@@ -1,13 +1,13 @@
 """Sends what is owed to subscribers: claimed first, signed anew each time, its outcome written before the next."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 from relay.clock import Clock
 from relay.core import event as events
-from relay.core.delivering import DeliveryAttempted, DeliveryClaimed, DeliveryReleased
+from relay.core.breaker import AT_ONCE_EACH
+from relay.core.delivering import CLAIMS_MAX, DeliveriesClaimed, DeliveryAttempted, DeliveryReleased
 from relay.core.delivery import SECRET_SEAL, URL_SEAL, Delivery, Subscription
 from relay.core.dropin import task_view
 from relay.core.job import NO_OUTLOOK, Address, iso
@@ -15,14 +15,13 @@ from relay.core.retry import Answer
 from relay.core.signature import sign, sign_v1a
 from relay.errors import RelayError
 from relay.feed import Feed
-from relay.store.contract import Due, Store
+from relay.store.contract import Store
 from relay.vault import WEBHOOK_KEY, Vault, jitter, new_uuid7
 from relay.work.loop import Worker
 from relay.work.ports import Sender
 
 # What hangs takes a place and nothing else: there are enough for a tenth of all subscriptions to hang.
 AT_ONCE: Final = 512
-AT_ONCE_EACH: Final = 8
 # Longer than any attempt: whoever holds a claim for so long is gone.
 LEASE_MS: Final = 60_000
 # Longer than a send: of a claim that has no more left, somebody else may be sending before this one is done.
@@ -32,7 +31,7 @@ RELEASED_AT_ONCE: Final = 500
 
 
 class Deliverer(Worker):
-    """At most `AT_ONCE_EACH` deliveries to one place are under way, and one to a place that is failing."""
+    """At most `AT_ONCE` are under way here; how many may go to one place is decided where they are claimed."""
 
     name = "deliverer"
 
@@ -41,48 +40,24 @@ class Deliverer(Worker):
         self._sender = sender
         self._vault = vault
         self._address = address
-        self._flying: Counter[str] = Counter()
-        self._failing: set[str] = set()
 
-    async def recover(self, *, shared: bool = False) -> int:
-        """At start: what somebody was sending when the relay was killed is due again. How many there were.
-
-        Where several relays share the database, only what was not answered for as long as any send takes.
-        """
-        return await self._release(self._clock.now_ms() if shared else None)
+    async def recover(self) -> int:
+        """At the start of the only relay: what it was sending when it was killed is due again. How many there were."""
+        return await self._release(None)
 
     async def step(self) -> int | None:
         await self._release(self._clock.now_ms())
-        while (room := AT_ONCE - self._flying.total()) > 0:
-            due = await self._store.deliveries_due(self._clock.now_ms(), AT_ONCE_EACH, self._full(), room)
-            self._failing = {one.place for one in due if one.failing} | (self._failing & self._flying.keys())
-            self._failing -= {one.place for one in due if not one.failing}
-            if not (due := self._fitting(due)):
+        while (room := min(CLAIMS_MAX, AT_ONCE - self.under_way)) > 0:
+            due = await self._store.deliveries_due(self._clock.now_ms(), AT_ONCE_EACH, room)
+            ids, now_ms = tuple(one.delivery_id for one in due), self._clock.now_ms()
+            if not ids or not (claimed := await self._store.apply(DeliveriesClaimed(ids, now_ms + LEASE_MS, now_ms))):
                 break
-            now_ms = self._clock.now_ms()
-            claims = (self._store.apply(DeliveryClaimed(one.delivery_id, now_ms + LEASE_MS, now_ms)) for one in due)
-            for one, claimed in zip(due, await asyncio.gather(*claims), strict=True):
-                if claimed is not None:
-                    self._flying[one.place] += 1
-                    self.spawn(self._deliver(claimed, one.place))
-        next_ms = await self._store.next_due_ms(self._full()) if room > 0 else None
-        if self._store.shared:  # a lease of a relay that is gone may end before
+            for delivery, subscription in claimed:
+                self.spawn(self._deliver(delivery, subscription))
+        next_ms = await self._store.next_due_ms(AT_ONCE_EACH) if room > 0 else None
+        if self._store.shared:  # a lease of a relay that is gone may end before, or what another should send be late
             return min(next_ms or 2**62, self._clock.now_ms() + LOOK_AGAIN_MS)
         return next_ms
-
-    def _full(self) -> list[str]:
-        return [place for place, flying in self._flying.items() if flying >= self._room(place)]
-
-    def _room(self, place: str) -> int:
-        return 1 if place in self._failing else AT_ONCE_EACH
-
-    def _fitting(self, due: list[Due]) -> list[Due]:
-        taken, fitting = Counter(self._flying), []
-        for one in due:
-            taken[one.place] += 1
-            if taken[one.place] <= self._room(one.place):
-                fitting.append(one)
-        return fitting
 
     async def _release(self, lease_before_ms: int | None) -> int:
         stuck = await self._store.deliveries_sending(lease_before_ms, RELEASED_AT_ONCE)
@@ -90,30 +65,26 @@ class Deliverer(Worker):
         released = (DeliveryReleased(one.id, now_ms, lease_ended=lease_before_ms is not None) for one in stuck)
         return sum(await asyncio.gather(*(self._store.apply(one) for one in released)))
 
-    async def _deliver(self, delivery: Delivery, place: str) -> None:
-        try:
-            subscription = await self._store.subscription(delivery.subscription_id)
-            event = await self._store.event(delivery.event_seq)
-            if subscription is None or event is None:
-                return  # removed meanwhile; the lease ends, and the removal has closed the delivery
-            if self._clock.now_ms() > (delivery.lease_until_ms or 0) - LEFT_MS:
-                return  # this relay stood still: the delivery is due again when the lease ends, for whoever leads then
-            answer = await self._attempt(subscription, event)
-            attempted = DeliveryAttempted(delivery.id, answer, jitter(), self._clock.now_ms())
-            after = await self.surely(attempted)
-            self._log.info(
-                "delivery.attempted",
-                delivery=delivery.id,
-                job=delivery.job_id,
-                state=after.state if after else None,
-                answer=answer.kind,
-                status=answer.status,
-                took_ms=answer.took_ms,
-            )
-        finally:
-            self._flying[place] -= 1
-            if self._flying[place] <= 0:
-                del self._flying[place]
+    async def _deliver(self, delivery: Delivery, subscription: Subscription) -> None:
+        event = await self._store.event(delivery.event_seq)
+        if event is None:
+            return  # removed meanwhile; the lease ends, and the removal has closed the delivery
+        body_for = await self._body(subscription, event)
+        if self._clock.now_ms() > (delivery.lease_until_ms or 0) - LEFT_MS:
+            return  # this relay stood still: the delivery is due again when the lease ends, for whoever claims it then
+        answer = await self._post(subscription, event.id, body_for)
+        lease_until_ms = (delivery.lease_until_ms or 0) if self._store.shared else 2**62
+        attempted = DeliveryAttempted(delivery.id, answer, jitter(), self._clock.now_ms(), lease_until_ms)
+        after = await self.surely(attempted)
+        self._log.info(
+            "delivery.attempted",
+            delivery=delivery.id,
+            job=delivery.job_id,
+            state=after.state if after else None,
+            answer=answer.kind,
+            status=answer.status,
+            took_ms=answer.took_ms,
+        )
 
     async def ping(self, subscription: Subscription) -> tuple[str, Answer]:
         """Send a test event at once, in whatever state the subscription is: its id, and what came back."""
@@ -123,9 +94,10 @@ class Deliverer(Worker):
         body = {"id": ping_id, "type": events.PING, "timestamp": iso(now_ms), "data": data}
         return ping_id, await self._post(subscription, ping_id, lambda _: body)
 
-    async def _attempt(self, subscription: Subscription, event: events.Event) -> Answer:
+    async def _body(self, subscription: Subscription, event: events.Event) -> Callable[[str], dict[str, Any]]:
+        """What makes the body, of the address that it goes to."""
         if subscription.format == "event":
-            return await self._post(subscription, event.id, lambda _: events.render(event, self._address))
+            return lambda _: events.render(event, self._address)
         job = await self._store.job(event.job_id or "")
         now_ms = self._clock.now_ms()
 
@@ -134,7 +106,7 @@ class Deliverer(Worker):
             own = url if subscription.job_id else None
             return task_view(job, self._address, NO_OUTLOOK, own, now_ms) if job else {}
 
-        return await self._post(subscription, event.id, flat_task)
+        return flat_task
 
     async def _post(self, subscription: Subscription, msg_id: str, body_for: Callable[[str], dict[str, Any]]) -> Answer:
         """One request, signed now with every secret that is still good and with the key that all may know."""

@@ -29,6 +29,8 @@ class Timekeeper(Worker):
         self._steady = clock
         self._off_ms = off_ms
         self._told_at_s: float | None = None
+        # Where several relays share the waits, one of them moves these; the others only follow their clocks.
+        self.leads = True
 
     async def recover(self) -> None:
         """At start: when the newest event lies in the future, the clock was set back while nobody looked."""
@@ -39,13 +41,14 @@ class Timekeeper(Worker):
 
     async def step(self) -> int | None:
         await self._follow()
-        await self._compare()
+        if self.leads:
+            await self._compare()
         return self._clock.now_ms() + LOOK_EVERY_MS
 
     async def _follow(self) -> None:
         by_ms = self._steady.behind_ms()
         self._steady.move(by_ms)
-        if abs(by_ms) <= JUMP_MS:
+        if abs(by_ms) <= JUMP_MS or not self.leads:
             return
         try:
             await self._store.apply(jumped(by_ms, self._clock.now_ms()))

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,10 @@ class Subscriber:
     """Answers 200 to whatever comes, and counts by path and webhook-id."""
 
     port: int = 0
-    got: Counter[bytes] = None  # type: ignore[assignment]  # made when it serves
+    got: Counter[bytes] = field(default_factory=Counter)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        self.got = Counter()
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         async with server:
@@ -57,12 +56,15 @@ class Subscriber:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lower = head.lower()
-                await reader.readexactly(int(lower.split(b"content-length:")[1].split(b"\r\n")[0]))
+                body = await reader.readexactly(int(lower.split(b"content-length:")[1].split(b"\r\n")[0]))
                 path, event = head.split(b" ", 2)[1], lower.split(b"webhook-id:")[1].split(b"\r\n")[0]
-                self.got[path + event] += 1
+                await self.take(path, event, body)
                 writer.write(ANSWER)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             writer.close()
+
+    async def take(self, path: bytes, event: bytes, body: bytes) -> None:
+        self.got[path + event] += 1
 
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(60):

@@ -6,7 +6,7 @@ from typing import Any
 
 from relay.core import job as jobs
 from relay.core import task as tasks
-from relay.core.delivering import DeliveryAttempted
+from relay.core.delivering import DeliveriesClaimed, DeliveryAttempted
 from relay.core.delivery import Subscription
 from relay.core.dispatch import Account
 from relay.core.event import JOB_TYPES
@@ -156,3 +156,8 @@ def sent(delivery_id: str, status: int | None, at_ms: int = NOW_MS) -> DeliveryA
     """An attempt to deliver that was answered with `status`, or not at all."""
     answer = Answer("timeout" if status is None else "answered", status, None, "as told", "", 12)
     return DeliveryAttempted(delivery_id, answer, 0.5, at_ms)
+
+
+def claimed(delivery_id: str, at_ms: int = NOW_MS, lease_ms: int = 60_000) -> DeliveriesClaimed:
+    """One delivery is taken by somebody who sends it."""
+    return DeliveriesClaimed((delivery_id,), at_ms + lease_ms, at_ms)

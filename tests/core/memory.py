@@ -170,7 +170,9 @@ class Memory:
         subscription_id = needs.subscription_id or (delivery.subscription_id if delivery else None)
         subscription = next((s for s in self.all(Subscription) if s.id == subscription_id), None)
         place = subscription.place if subscription else None
-        batch = self._batch(needs.batch) if needs.batch else []
+        batch = self._batch(needs.batch) if needs.batch else [d for d in self.deliveries if d.id in needs.delivery_ids]
+        to = {d.subscription_id for d in batch} if needs.delivery_ids else set()
+        places = {s.id: s.place for s in self.all(Subscription)}
         lanes = {(d.subscription_id, d.job_id) for d in batch if d.job_id}
         queued = [job for job in self.all(Job) if job.state == "queued"]
         of_day = [
@@ -190,7 +192,9 @@ class Memory:
             subscriptions=tuple(
                 s
                 for s in self.all(Subscription)
-                if (job_id and s.job_id == job_id) or (s.job_id is None and (job_id or needs.subscriptions))
+                if s.id in to
+                or (job_id and s.job_id == job_id)
+                or (s.job_id is None and (job_id or needs.subscriptions))
             ),
             open_deliveries=tuple(
                 d
@@ -198,6 +202,8 @@ class Memory:
                 if d.state in OPEN and ((lane_of and d.job_id == lane_of) or (d.subscription_id, d.job_id) in lanes)
             ),
             batch=tuple(batch),
+            breakers=tuple(b for b in self.all(Breaker) if b.place in {places.get(one) for one in to}),
+            under_way=self._under_way(places) if needs.delivery_ids else {},
             replay=next((r for r in self.all(Replay) if r.id == needs.replay_id), None),
             breaker=next((b for b in self.all(Breaker) if b.place == place), None),
             delivery=delivery,
@@ -232,6 +238,10 @@ class Memory:
                 None,
             ),
         )
+
+    def _under_way(self, places: dict[str, str]) -> Counter[str]:
+        sending = (d.subscription_id for d in self.deliveries if d.state == "sending")
+        return Counter(places[one] for one in sending if one in places)
 
     def _batch(self, wanted: Selection) -> list[Delivery]:
         found = [

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from relay.core.breaker import FIRST_WAIT_MS, LONGEST_WAIT_MS, OPENS_AFTER, PAUSES_AFTER_MS, Breaker
-from relay.core.delivering import DeliveryClaimed, DeliveryReleased, SubscriptionChanged, SubscriptionRemoved
+from relay.core.breaker import AT_ONCE_EACH, FIRST_WAIT_MS, LONGEST_WAIT_MS, OPENS_AFTER, PAUSES_AFTER_MS, Breaker
+from relay.core.delivering import DeliveriesClaimed, DeliveryReleased, SubscriptionChanged, SubscriptionRemoved
 from relay.core.delivery import Delivery, Subscription
 from relay.core.retry import SPREAD
-from tests.core.builders import NOW_MS, sent, submitted, subscription
+from tests.core.builders import NOW_MS, claimed, sent, submitted, subscription
 from tests.core.memory import Memory
 
 LEASE_MS = 60_000
@@ -25,7 +25,7 @@ def owing(count: int, *, types: tuple[str, ...] = ("job.queued",), **changes: An
 
 
 def claim(memory: Memory, delivery: Delivery, at_ms: int) -> Delivery | None:
-    return memory.apply(DeliveryClaimed(delivery.id, at_ms + LEASE_MS, at_ms))
+    return next((one for one, _ in memory.apply(claimed(delivery.id, at_ms, LEASE_MS))), None)
 
 
 def attempt(memory: Memory, number: int, status: int | None, at_ms: int = NOW_MS) -> None:
@@ -74,6 +74,30 @@ def test_an_open_one_lets_nothing_through_and_burns_no_attempt() -> None:
     assert claim(memory, waits, until_ms) is not None
 
 
+def test_so_many_are_under_way_to_a_place_however_many_claim_them() -> None:
+    memory = owing(AT_ONCE_EACH + 3)
+    ids = tuple(delivery.id for delivery in memory.deliveries)
+    first = memory.apply(DeliveriesClaimed(ids[:5], NOW_MS + LEASE_MS, NOW_MS))
+    others = memory.apply(DeliveriesClaimed(ids, NOW_MS + LEASE_MS, NOW_MS))
+    assert [one.id for one, _ in (*first, *others)] == list(ids[:AT_ONCE_EACH])
+    memory.apply(sent(ids[2], 200))
+    assert [one.id for one, _ in memory.apply(DeliveriesClaimed(ids, NOW_MS + LEASE_MS, NOW_MS))] == [ids[AT_ONCE_EACH]]
+
+
+def test_to_a_place_that_fails_one_is_under_way_at_a_time_and_of_an_open_one_it_is_the_trial() -> None:
+    memory = owing(OPENS_AFTER + 3)
+    attempt(memory, 0, 500)
+    ids = tuple(delivery.id for delivery in memory.deliveries[1:])
+    assert [one.id for one, _ in memory.apply(DeliveriesClaimed(ids, NOW_MS + LEASE_MS, NOW_MS))] == [ids[0]]
+    assert memory.apply(DeliveriesClaimed(ids, NOW_MS + LEASE_MS, NOW_MS)) == []
+    memory.apply(sent(ids[0], 500))
+    for number in range(2, OPENS_AFTER):
+        attempt(memory, number, 500)
+    until_ms = breaker(memory).open_until_ms
+    trial = [one.id for one, _ in memory.apply(DeliveriesClaimed(ids, until_ms + LEASE_MS, until_ms))]
+    assert (trial, breaker(memory).trial) == ([ids[OPENS_AFTER - 1]], ids[OPENS_AFTER - 1])
+
+
 def test_of_many_that_are_due_one_goes_as_a_trial() -> None:
     memory = owing(OPENS_AFTER + 2)
     until_ms = opened(memory).open_until_ms
@@ -103,9 +127,12 @@ def test_trials_that_fail_come_more_and_more_rarely_up_to_a_bound() -> None:
 
 def test_what_was_under_way_when_it_opened_moves_nothing() -> None:
     memory = owing(OPENS_AFTER + 1)
-    late = memory.deliveries[OPENS_AFTER]
-    claim(memory, late, NOW_MS)
-    before = opened(memory)
+    for delivery in memory.deliveries:
+        claim(memory, delivery, NOW_MS)
+    *first, late = memory.deliveries
+    memory.apply_all(*(sent(delivery.id, 500) for delivery in first))
+    before = breaker(memory)
+    assert before.opened == 1
     memory.apply(sent(late.id, 500, NOW_MS + 1_000))
     assert breaker(memory) == replace(before, failures=before.failures + 1)
 

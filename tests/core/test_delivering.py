@@ -1,10 +1,11 @@
 """What is owed to a subscription, in which order, and what becomes of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from relay.core.delivering import DeliveryClaimed, DeliveryReleased, SubscriptionRemoved, SubscriptionSaved
+from relay.core.delivering import DeliveryReleased, SubscriptionRemoved, SubscriptionSaved
 from relay.core.delivery import ANSWERS_KEPT, Delivery, Subscription, wants
 from relay.core.event import Event
 from relay.core.retry import SCHEDULE_S
@@ -13,6 +14,7 @@ from tests.core.builders import (
     NOW_MS,
     asked,
     callback,
+    claimed,
     report,
     sent,
     submitted,
@@ -35,7 +37,7 @@ def end(memory: Memory) -> Delivery:
 
 
 def claim(memory: Memory, delivery: Delivery, at_ms: int = NOW_MS) -> Delivery | None:
-    return memory.apply(DeliveryClaimed(delivery.id, at_ms + 60_000, at_ms))
+    return next((one for one, _ in memory.apply(claimed(delivery.id, at_ms))), None)
 
 
 def states(memory: Memory) -> dict[str, list[str]]:
@@ -223,7 +225,21 @@ def test_a_delivery_is_claimed_once_and_in_turn() -> None:
     assert claim(memory, first) is not None
     assert claim(memory, first) is None
     assert claim(memory, second) is None
-    assert memory.apply(DeliveryClaimed("unknown", LEASE_MS, NOW_MS)) is None
+    assert memory.apply(claimed("unknown")) == []
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_outcome_that_comes_when_another_relay_sends_already_says_nothing_of_that(status: int) -> None:
+    memory = begun(subscription())
+    first = claim(memory, memory.deliveries[0])
+    assert first is not None
+    memory.apply(DeliveryReleased(first.id, NOW_MS + 70_000, lease_ended=True))
+    second = claim(memory, memory.deliveries[0], NOW_MS + 70_000)
+    late = replace(sent(first.id, status), lease_until_ms=first.lease_until_ms or 0)
+    assert (memory.apply(late), memory.deliveries[0]) == (second, second)
+    own = replace(sent(first.id, status), lease_until_ms=NOW_MS + 130_000)
+    memory.apply(own)
+    assert (memory.deliveries[0].state, memory.deliveries[0].attempts) != ("sending", 0)
 
 
 def test_what_a_killed_relay_was_sending_is_due_again_and_burns_no_attempt() -> None:

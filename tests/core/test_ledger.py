@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.core.delivering import DeliveryClaimed, DeliveryReleased
+from relay.core.delivering import DeliveryReleased
 from relay.core.delivery import Delivery
 from relay.core.event import FINAL_TYPES, PROGRESS
 from relay.core.job import FINAL, STATES, WAYS, Attempt, State
@@ -39,6 +39,7 @@ from tests.core.builders import (
     answered,
     asked,
     callback,
+    claimed,
     failed,
     job,
     looked,
@@ -141,7 +142,7 @@ class OneJob(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
-        self.memory.apply(DeliveryClaimed(self.some_delivery(data, "due"), self.at_ms + 60_000, self.at_ms))
+        self.memory.apply(claimed(self.some_delivery(data, "due"), self.at_ms))
 
     @rule(data=st.data(), status=st.sampled_from([200, 200, 500, 410, None]))
     def deliver(self, data: st.DataObject, status: int | None) -> None:

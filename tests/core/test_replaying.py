@@ -7,11 +7,22 @@ import pytest
 
 from relay.core import replaying
 from relay.core.breaker import Breaker
-from relay.core.delivering import DeliveryClaimed, SubscriptionRemoved
+from relay.core.delivering import SubscriptionRemoved
 from relay.core.delivery import Delivery, Replay
 from relay.core.replaying import BacklogDropped, DeliveryRetried, ReplayContinued, ReplayStarted
 from relay.errors import Conflict
-from tests.core.builders import JOB_ID, NOW_MS, asked, callback, report, sent, submitted, subscription, task_body
+from tests.core.builders import (
+    JOB_ID,
+    NOW_MS,
+    asked,
+    callback,
+    claimed,
+    report,
+    sent,
+    submitted,
+    subscription,
+    task_body,
+)
 from tests.core.memory import Memory, begun
 
 LATER_MS = NOW_MS + 9_000
@@ -58,13 +69,13 @@ def test_one_that_waits_for_its_schedule_is_due_now_and_the_breaker_lets_it_thro
     memory.keep(Breaker(place="sub-1", since_ms=NOW_MS, failures=7, opened=2, open_until_ms=NOW_MS + 10**9))
     memory.apply(DeliveryRetried(memory.deliveries[0].id, LATER_MS))
     assert (memory.deliveries[0].due_at_ms, memory.deliveries[0].attempts) == (LATER_MS, 7)
-    assert memory.apply(DeliveryClaimed(memory.deliveries[0].id, LATER_MS + 60_000, LATER_MS)) is not None
+    assert memory.apply(claimed(memory.deliveries[0].id, LATER_MS))
 
 
 def test_what_cannot_be_sent_again_is_refused_in_words() -> None:
     memory = begun(subscription())
     first, second = memory.deliveries
-    memory.apply(DeliveryClaimed(first.id, NOW_MS + 60_000, NOW_MS))
+    memory.apply(claimed(first.id))
     with pytest.raises(Conflict, match="on its way"):
         memory.apply(DeliveryRetried(first.id, LATER_MS))
     with pytest.raises(Conflict, match="waits for an earlier"):
@@ -96,7 +107,7 @@ def test_a_replayed_one_goes_before_a_later_one_that_has_not_gone() -> None:
     memory.keep(replace(second, state="due"))
     memory.apply(DeliveryRetried(first.id, LATER_MS))
     assert states(memory) == ["due", "waiting"]
-    memory.apply(DeliveryClaimed(first.id, LATER_MS + 60_000, LATER_MS))
+    memory.apply(claimed(first.id, LATER_MS))
     memory.apply(sent(first.id, 200, LATER_MS))
     assert states(memory) == ["delivered", "due"]
 

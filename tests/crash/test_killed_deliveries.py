@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from relay.clock import SystemClock
+from relay.core.breaker import AT_ONCE_EACH
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.store.contract import Store
-from relay.work.deliverer import AT_ONCE_EACH
-from tests.core.builders import NOW_MS, job
+from tests.core.builders import job
 from tests.journeys import Surroundings, surroundings
 from tests.store.serving import opened
 from tests.whole.processes import Serving, free_port, serving
@@ -37,6 +38,7 @@ class Ended(Happening[None]):
 
     first: int
     count: int
+    at_ms: int
 
     def needs(self) -> Needs:
         return Needs(subscriptions=True)
@@ -44,7 +46,7 @@ class Ended(Happening[None]):
     def decide(self, loaded: Loaded) -> Changes[None]:
         draft = Draft(loaded)
         for number in range(self.first, self.first + self.count):
-            draft.tell(job(id=f"job-{number}", state="succeeded"), "job.succeeded", NOW_MS)
+            draft.tell(job(id=f"job-{number}", state="succeeded"), "job.succeeded", self.at_ms)
         return draft.changes(None)
 
 
@@ -52,7 +54,8 @@ async def owe(store: Store, count: int) -> None:
     """Owe so many deliveries, in equal parts to all subscriptions."""
     jobs = count // SUBSCRIPTIONS
     for first in range(0, jobs, PIECE):
-        await store.apply(Ended(first, min(PIECE, jobs - first)))
+        # Now: what is older than is kept goes as soon as it has been delivered.
+        await store.apply(Ended(first, min(PIECE, jobs - first), SystemClock().now_ms()))
 
 
 @asynccontextmanager

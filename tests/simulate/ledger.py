@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from relay.core.breaker import Breaker, lets_through
+from relay.core.breaker import Breaker, lets_through, room
 from relay.core.delivery import OPEN, Delivery, Subscription
 from relay.core.dispatch import Account, Waiting
 from relay.core.event import Event
@@ -42,6 +42,9 @@ class _Part(Memory):
     def _load(self, needs: Needs) -> Loaded:
         busy = dict(self._ledger.busy_now) if needs.busy else {}
         return replace(super()._load(needs), epoch=EPOCH, next_seq=self._ledger.head + 1, busy=busy)
+
+    def _under_way(self, places: dict[str, str]) -> Counter[str]:
+        return self._ledger.under_way()
 
     def _shift(self, by_ms: int) -> None:
         self._ledger.shift(by_ms)
@@ -99,7 +102,8 @@ class Ledger:
     def apply_now(self, happening: Happening[R]) -> R:
         needs = happening.needs()
         key = needs.job_id or self._job_of.get(
-            needs.token_hash or needs.delivery_id or needs.upstream_task_id or "", "nobody's"
+            needs.token_hash or needs.delivery_id or "".join(needs.delivery_ids) or needs.upstream_task_id or "",
+            "nobody's",
         )
         self._part = self._parts.get(key) or self._parts.setdefault(key, _Part(self))
         result = self._part.apply(happening)
@@ -235,16 +239,26 @@ class Ledger:
         return None
 
     def deliveries_due(self, now_ms: int) -> list[Delivery]:
-        due = [d for d in self.open.values() if d.state == "due" and d.due_at_ms <= now_ms]
-        return [d for d in due if lets_through(self._breaker_of(d), now_ms)]
+        return [d for d, breaker in self._due() if d.due_at_ms <= now_ms and lets_through(breaker, now_ms)]
 
     def next_due_ms(self) -> int | None:
-        due = [(d.due_at_ms, self._breaker_of(d)) for d in self.open.values() if d.state == "due"]
-        return min((max(at_ms, breaker.open_until_ms if breaker else 0) for at_ms, breaker in due), default=None)
+        return min(
+            (max(d.due_at_ms, breaker.open_until_ms if breaker else 0) for d, breaker in self._due()), default=None
+        )
 
-    def _breaker_of(self, delivery: Delivery) -> Breaker | None:
-        subscription = next(s for s in self.subscriptions_table.values() if s.id == delivery.subscription_id)
-        return next((b for b in self.breakers_table.values() if b.place == subscription.place), None)
+    def _due(self) -> list[tuple[Delivery, Breaker | None]]:
+        """What is due to places that have room."""
+        due, under_way = [d for d in self.open.values() if d.state == "due"], self.under_way()
+        failing = {breaker.place: breaker for breaker in self.breakers_table.values()}
+        to = [(d, self._place_of(d)) for d in due]
+        return [(d, failing.get(place)) for d, place in to if under_way[place] < room(failing.get(place))]
+
+    def _place_of(self, delivery: Delivery) -> str:
+        place: str = next(s.place for s in self.subscriptions_table.values() if s.id == delivery.subscription_id)
+        return place
+
+    def under_way(self) -> Counter[str]:
+        return Counter(map(self._place_of, self.deliveries_sending()))
 
     def deliveries_sending(self) -> list[Delivery]:
         return [d for d in self.open.values() if d.state == "sending"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from relay.core import task as tasks
-from relay.core.delivering import DeliveryAttempted, DeliveryClaimed, DeliveryReleased
+from relay.core.delivering import DeliveriesClaimed, DeliveryAttempted, DeliveryReleased
 from relay.core.delivery import Delivery
 from relay.core.receiving import Arrived, CallbackReceived
 from relay.core.retry import Answer
@@ -165,8 +165,8 @@ class Relay:
         async def step() -> int | None:
             for due in self._ledger.deliveries_due(self._world.now_ms()):
                 now_ms = self._world.now_ms()
-                claimed = await self._ledger.apply(DeliveryClaimed(due.id, now_ms + LEASE_MS, now_ms))
-                if claimed is not None:
+                claim = DeliveriesClaimed((due.id,), now_ms + LEASE_MS, now_ms)
+                for claimed, _ in await self._ledger.apply(claim):
                     self._world.drive(life, self._deliver(claimed), self._wake)
             return self._ledger.next_due_ms()
 

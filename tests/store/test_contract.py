@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.core.accounts import AccountsListed, SeenAccount
-from relay.core.delivering import DeliveryClaimed, SubscriptionSaved
+from relay.core.delivering import DeliveriesClaimed, SubscriptionSaved
 from relay.core.event import Event
 from relay.core.job import Job
 from relay.core.ledger import Happening
@@ -136,12 +136,16 @@ happenings: st.SearchStrategy[Happening[Any]] = st.one_of(
     st.builds(asked, answers, moments, number=numbers),
     st.builds(looked, st.none() | reports, moments, number=numbers),
     st.builds(sent, st.integers(1, 6).map("0a1b2c3d-{}.sub-1".format), st.sampled_from([200, 500, 410, None]), moments),
-    st.integers(1, 6).map(lambda n: DeliveryClaimed(f"0a1b2c3d-{n}.sub-1", NOW_MS * 2, NOW_MS + 60_000)),
+    st.permutations([f"0a1b2c3d-{n}.sub-1" for n in range(1, 13)]).flatmap(
+        lambda ids: st.integers(1, 12).map(lambda n: DeliveriesClaimed(tuple(ids[:n]), NOW_MS * 2, NOW_MS + 60_000))
+    ),
 )
 
 
 def without_seq(record: Any) -> Any:
-    """The record without the number that its table gave it; an event's is the ledger's."""
+    """The record, or what is made of some, without the number that its table gave it; an event's is the ledger's."""
+    if isinstance(record, list | tuple):
+        return type(record)(map(without_seq, record))
     numbered = is_dataclass(record) and hasattr(record, "seq") and not isinstance(record, Event)
     return replace(record, seq=0) if numbered else record
 

@@ -8,14 +8,17 @@ from typing import Any
 import asyncpg
 import pytest
 
+from relay.core.delivering import SubscriptionSaved
 from relay.core.event import Event
 from relay.errors import ConfigurationError, Unavailable
 from relay.store import postgres as engine
 from relay.store.contract import EventFilter, JobFilter
 from relay.store.dialect import numbered, placed
+from relay.store.due import LATE_MS
+from relay.store.link import SETTINGS, WRITERS_KEPT_S
 from relay.store.postgres import PostgresStore
 from relay.store.rows import update
-from tests.core.builders import job
+from tests.core.builders import NOW_MS, job, subscription
 from tests.postgres import Cluster
 from tests.store.serving import new_hex, queued
 
@@ -102,6 +105,49 @@ async def test_relays_with_a_schema_each_in_one_database_do_not_wait_for_each_ot
             await holding.execute("SELECT pg_advisory_lock($1)", first._link.writing)
             await other.apply(queued("of the other"))
             await holding.execute("SELECT pg_advisory_unlock($1)", first._link.writing)
+
+
+async def test_what_relays_that_are_gone_wrote_of_themselves_goes_when_another_one_starts(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        store = await opened(stack, url)
+        await store.apply(queued("one"))
+        for name, ago_s in (("gone", WRITERS_KEPT_S + 10), ("young", WRITERS_KEPT_S - 1_000)):
+            mark = f"'7 ' || extract(epoch FROM now())::bigint - {ago_s}"
+            await store._execute(f"INSERT INTO meta VALUES ('writer:{name}', {mark})")  # noqa: S608 - names of this test
+        await opened(stack, url)
+        rows = await store._fetch("SELECT name FROM meta WHERE name LIKE 'writer:%'", {})
+
+    assert {row["name"] for row in rows} == {"writer:young", store._name}
+
+
+async def test_places_are_shared_out_among_the_relays_and_what_is_late_is_anybodys(
+    tmp_path: Path, postgres: Cluster
+) -> None:
+    url = await postgres.database(str(tmp_path))
+    async with AsyncExitStack() as stack:
+        stores = [await opened(stack, url) for _ in range(3)]
+        for n in range(30):
+            await stores[0].apply(SubscriptionSaved(subscription(f"place-{n}")))
+        await stores[0].apply(queued("one"))
+
+        async def due(store: PostgresStore, at_ms: int) -> set[str]:
+            return {one.place for one in await store.deliveries_due(at_ms, 8, 99)}
+
+        await until(lambda: {tuple(store.share.values()) for store in stores} == {(0, 3), (1, 3), (2, 3)})
+        shares = [await due(store, NOW_MS) for store in stores]
+        late = [await due(store, NOW_MS + LATE_MS + 1) for store in stores]
+        await stores[2].close()
+        await until(lambda: {tuple(store.share.values()) for store in stores[:2]} == {(0, 2), (1, 2)})
+        after = [await due(store, NOW_MS) for store in stores[:2]]
+
+    everything = {f"place-{n}" for n in range(30)}
+    assert all(shares)
+    assert (set.union(*shares), sum(map(len, shares))) == (everything, 30)
+    assert late == [everything] * 3
+    assert (set.union(*after), sum(map(len, after))) == (everything, 30)
 
 
 async def test_a_server_that_restarts_is_unavailable_and_then_there_again(postgres: Cluster) -> None:
@@ -244,9 +290,7 @@ async def test_the_way_to_the_database_is_not_blocked_by_a_relay_that_hangs(tmp_
     url = await postgres.database(str(tmp_path))
     async with AsyncExitStack() as stack:
         store = await opened(stack, url)
-        hung = await asyncpg.connect(
-            url, server_settings=engine._SETTINGS | {"idle_in_transaction_session_timeout": "200"}
-        )
+        hung = await asyncpg.connect(url, server_settings=SETTINGS | {"idle_in_transaction_session_timeout": "200"})
         await hung.execute("BEGIN")
         await hung.execute("SELECT pg_advisory_xact_lock($1)", store._link.writing)
         assert (await store.apply(queued("in spite of it"))).id == "in spite of it"
@@ -266,7 +310,7 @@ async def test_what_is_due_is_found_along_an_index_and_not_by_looking_at_every_d
             return await fetch(sql, values)
 
         store._fetch = explained
-        assert await store.deliveries_due(0, 8, ["full"], 10) == []
+        assert await store.deliveries_due(0, 8, 10) == []
         plan = "\n".join(plans)
         assert "deliveries_due" in plan
         assert "Join Filter: (SubPlan" not in plan, plan

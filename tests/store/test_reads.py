@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.core.breaker import Breaker
-from relay.core.delivering import DeliveryClaimed, SubscriptionRemoved, SubscriptionSaved
+from relay.core.delivering import DeliveriesClaimed, SubscriptionRemoved, SubscriptionSaved
 from relay.core.delivery import Selection
 from relay.store.contract import EventFilter, JobFilter
 from tests.core.builders import (
@@ -136,14 +136,18 @@ async def test_due_deliveries_are_shared_out_so_that_no_subscription_takes_all_p
         for n in range(4):
             await store.apply(queued(f"job-{n}"))
 
-        async def due(room: int, full: tuple[str, ...] = (), limit: int = 99, at_ms: int = NOW_MS) -> list[str]:
-            return [one.place for one in await store.deliveries_due(at_ms, room, full, limit)]
+        async def due(room: int, limit: int = 99, at_ms: int = NOW_MS) -> list[str]:
+            return [one.place for one in await store.deliveries_due(at_ms, room, limit)]
 
         assert sorted(await due(3)) == ["a"] * 3 + ["b"] * 3
-        assert await due(3, full=("a",)) == ["b"] * 3
         assert len(await due(3, limit=2)) == 2
         assert await due(3, at_ms=NOW_MS - 1) == []
-        assert (await store.next_due_ms([]), await store.next_due_ms(["a", "b"])) == (NOW_MS, None)
+        to_a = [one.delivery_id for one in await store.deliveries_due(NOW_MS, 3, 99) if one.place == "a"]
+        taken = await store.apply(DeliveriesClaimed(tuple(to_a[:2]), NOW_MS + 60_000, NOW_MS))
+        assert [one.id for one, _ in taken] == to_a[:2]
+        assert sorted(await due(3)) == ["a"] + ["b"] * 3
+        assert await due(2) == ["b"] * 2
+        assert (await store.next_due_ms(1), await store.next_due_ms(0)) == (NOW_MS, None)
 
 
 async def test_a_place_that_fails_gets_one_and_one_whose_breaker_is_open_gets_nothing(tmp_path: Path) -> None:
@@ -158,11 +162,11 @@ async def test_a_place_that_fails_gets_one_and_one_whose_breaker_is_open_gets_no
         await store.apply(Writes((failing, is_open)))
 
         async def due(at_ms: int) -> Counter[str]:
-            return Counter(one.place for one in await store.deliveries_due(at_ms, 3, [], 99))
+            return Counter(one.place for one in await store.deliveries_due(at_ms, 3, 99))
 
         assert await due(later_ms - 1) == {"well": 3, "failing": 1}
         assert await due(later_ms) == {"well": 3, "failing": 1, "open": 1}
-        assert await store.next_due_ms(["well", "failing"]) == later_ms
+        assert await store.next_due_ms(3) == NOW_MS
         assert {one.place for one in await store.breakers()} == {"failing", "open"}
 
 
@@ -171,17 +175,20 @@ async def test_jobs_whose_own_addresses_are_alike_share_their_places(tmp_path: P
         for n in range(4):
             await store.apply(SubscriptionSaved(subscription(f"of-{n}", job_id=f"job-{n}")))
             await store.apply(queued(f"job-{n}"))
-        found = await store.deliveries_due(NOW_MS, 3, [], 99)
+        found = await store.deliveries_due(NOW_MS, 3, 99)
         assert {one.place for one in found} == {subscription().url_shown}
         assert len(found) == 3
-        assert await store.deliveries_due(NOW_MS, 3, [subscription().url_shown], 99) == []
+        ids = tuple(one.delivery_id for one in found)
+        taken = await store.apply(DeliveriesClaimed(ids, NOW_MS + 60_000, NOW_MS))
+        assert {delivery.id for delivery, _ in taken} == set(ids)
+        assert (await store.deliveries_due(NOW_MS, 3, 99), await store.next_due_ms(3)) == ([], None)
 
 
 async def test_what_is_being_sent_is_found_by_its_lease(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await apply_all(store, SubscriptionSaved(subscription()), queued("a"))
         (delivery,) = await store.deliveries(Selection(state=("due",)), None, 9)
-        await store.apply(DeliveryClaimed(delivery.id, NOW_MS + 60_000, NOW_MS))
+        await store.apply(DeliveriesClaimed((delivery.id,), NOW_MS + 60_000, NOW_MS))
         assert await store.deliveries_sending(NOW_MS + 60_000, 9) == []
         for before_ms in (NOW_MS + 60_001, None):
             assert [one.id for one in await store.deliveries_sending(before_ms, 9)] == [delivery.id]

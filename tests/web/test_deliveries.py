@@ -268,7 +268,7 @@ async def settled(here: Journey) -> None:
 
     async def left() -> list[Any]:
         return [
-            *await store.deliveries_due(here.node.clock.now_ms(), 1, [], 1),
+            *await store.deliveries_due(here.node.clock.now_ms(), 1, 1),
             *await store.deliveries_sending(None, 1),
         ]
 

@@ -12,9 +12,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from relay.clock import ManualClock
+from relay.core.breaker import AT_ONCE_EACH
 from relay.core.retry import SCHEDULE_S, SPREAD
 from relay.web import subscriptions
-from relay.work.deliverer import AT_ONCE_EACH
 from tests.journeys import Journey, eventually, journey, surroundings
 from tests.net.peers import read_request, serving
 

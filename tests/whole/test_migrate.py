@@ -8,7 +8,7 @@ import pytest
 from relay import migrate
 from relay.clock import ManualClock
 from relay.errors import ConfigurationError
-from relay.store.postgres import Link
+from relay.store.link import Link
 from relay.store.sqlite import WritingFile
 from relay.vault import new_hex
 from tests.cli.test_commands import relay as command

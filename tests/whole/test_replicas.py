@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,12 @@ import asyncpg
 import pytest
 
 from relay.clock import ManualClock
+from relay.core.breaker import AT_ONCE_EACH
+from relay.core.event import JOB_TYPES
+from relay.store import postgres as engine
+from relay.store.postgres import PostgresStore
+from tests.chaos.partition import way_to
+from tests.chaos.watcher import Watcher
 from tests.cli.test_commands import at
 from tests.cli.test_commands import relay as command
 from tests.journeys import EXAMPLE, Journey, Surroundings, eventually, surroundings, while_time_passes
@@ -24,8 +30,10 @@ TOKENS: dict[str, str] = {"RELAY_UPSTREAM_TOKEN": "t", "RELAY_ADMIN_TOKEN": "a" 
 
 
 @asynccontextmanager
-async def relay_on(around: Surroundings, url: str, clock: ManualClock | None = None) -> AsyncGenerator[Journey]:
-    settings: dict[str, Any] = {"database_url": url, "secret_key": SECRET_KEY}
+async def relay_on(
+    around: Surroundings, url: str, clock: ManualClock | None = None, **more: Any
+) -> AsyncGenerator[Journey]:
+    settings: dict[str, Any] = {"database_url": url, "secret_key": SECRET_KEY, **more}
     async with around.relay(clock=clock, **settings) as here:
         yield here
 
@@ -62,6 +70,37 @@ async def test_what_one_relay_takes_another_one_tells_and_a_third_goes_on_with(
 
     assert running["id"] == seen["id"]
     assert (ended["state"], around.vendor.submits) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("shared_out", [True, False], ids=["places shared out", "all after the same"])
+async def test_whoever_sends_of_three_a_job_has_its_order_and_a_subscriber_its_limit(
+    tmp_path: Path, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, shared_out: bool
+) -> None:
+    if not shared_out:  # as for a moment when a relay comes or goes
+        monkeypatch.setattr(PostgresStore, "own", "TRUE")
+    url, watcher = await postgres.database(str(tmp_path)), Watcher()
+    async with surroundings(tmp_path) as around, watcher.serving(), AsyncExitStack() as stack:
+        allowed = f"{around.sandbox_url.removeprefix('http://')},127.0.0.1:{watcher.port}"
+        relays = [await stack.enter_async_context(relay_on(around, url, allow_targets=allowed)) for _ in range(3)]
+        stack.callback(watcher.open.set)
+        await eventually(lambda: all(here.node.app.state.store.share["relays"] == 3 for here in relays))
+        for n in range(3):
+            await relays[n].subscribe(url=f"http://127.0.0.1:{watcher.port}/{n}", types=list(JOB_TYPES))
+        jobs = [(await relays[n % 3].submit())["id"] for n in range(AT_ONCE_EACH + 2)]
+        for n in range(3):
+            await watcher.until_under_way(f"/{n}", AT_ONCE_EACH)
+        for here in relays:
+            await next(worker for worker in here.node.workers if worker.name == "deliverer").step()
+        full = dict(watcher.most)
+        watcher.open.set()
+        ends = {(await relays[0].ended(job))["state"] for job in jobs}
+        await relays[0].until(
+            lambda: relays[0].get("/v1/deliveries?state=due&state=sending"), lambda left: not left["data"]
+        )
+
+    assert (ends, watcher.wrong, watcher.most) == ({"succeeded"}, [], full)
+    assert set(watcher.got.values()) == {1}
+    assert len(watcher.order) == 3 * len(jobs)
 
 
 async def test_after_a_failover_nothing_is_sent_before_the_upstream_was_searched(
@@ -141,3 +180,39 @@ async def test_while_the_database_is_away_nothing_is_cut_and_all_goes_on_by_itse
     assert "retry-after" in refused.headers
     assert (told[-1].event, told[-1].data["data"]["job"]["id"]) == ("job.queued", made)
     assert (ended["state"], around.vendor.submits) == ("succeeded", 2)
+
+
+@pytest.mark.skipif(programs() is None, reason=MISSING)
+async def test_a_relay_that_is_cut_off_refuses_and_keeps_its_streams_while_another_one_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SILENT_S", 4.0)
+    monkeypatch.setattr(engine, "IDLE_S", 5)
+    with cluster() as own:
+        async with (
+            surroundings(tmp_path) as around,
+            way_to(own) as way,
+            relay_on(around, way.url) as leader,
+            relay_on(around, own.url()) as other,
+        ):
+            await leader.ended((await leader.submit())["id"])
+            async with stream(leader.relay_url, "/v1/events?since=earliest") as open_meanwhile:
+                before = await open_meanwhile.events(until=lambda frame: frame.event == "job.succeeded")
+                way.whole.clear()
+                refused = await leader.client.post("/v1/jobs", json=EXAMPLE)
+                callback = await leader.client.post("/callbacks/nobody-knows-this-one", json={})
+                ready = await leader.client.get("/readyz")
+                meanwhile = await other.ended((await other.submit())["id"])
+                way.whole.set()
+                after = await open_meanwhile.events(until=lambda frame: frame.event == "job.succeeded")
+            await eventually(lambda: not leader.node.app.state.store.silent)
+            ended = await leader.ended((await leader.submit())["id"])
+            events = (await other.get("/v1/events?since=earliest"))["data"]
+
+    assert [(answer.status_code, "retry-after" in answer.headers) for answer in (refused, callback, ready)] == [
+        (503, True)
+    ] * 3
+    assert (meanwhile["state"], ended["state"], around.vendor.submits) == ("succeeded", "succeeded", 3)
+    told = [frame.id for frame in (*before, *after) if frame.event in JOB_TYPES]
+    assert told == [event["id"] for event in events][: len(told)]
+    assert after[-1].data["data"]["job"]["id"] == meanwhile["id"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.clock import ManualClock
-from relay.core.delivering import DeliveryClaimed
+from relay.core.delivering import DeliveriesClaimed
 from relay.core.retry import SCHEDULE_S, SPREAD
 from relay.work.deliverer import LEASE_MS, LEFT_MS
 from tests.journeys import Journey, eventually, surroundings, while_time_passes
@@ -59,7 +59,7 @@ async def test_a_delivery_that_a_killed_relay_had_claimed_is_sent_after_the_rest
             await stop_deliverer(here)
             clock.advance(SCHEDULE_S[1] * 2)
             now_ms = clock.now_ms()
-            await here.node.app.state.store.apply(DeliveryClaimed(row["id"], now_ms + LEASE_MS, now_ms))
+            await here.node.app.state.store.apply(DeliveriesClaimed((row["id"],), now_ms + LEASE_MS, now_ms))
             assert (await newest(here))["state"] == "sending"
         async with around.relay(clock=clock) as here:
             row = await after(here, 2)
@@ -78,7 +78,7 @@ async def test_a_claim_that_nobody_holds_any_more_ends_with_its_lease(tmp_path: 
         deliverer = await stop_deliverer(here)
         clock.advance(SCHEDULE_S[1] * 2)
         now_ms = clock.now_ms()
-        await here.node.app.state.store.apply(DeliveryClaimed(row["id"], now_ms + LEASE_MS, now_ms))
+        await here.node.app.state.store.apply(DeliveriesClaimed((row["id"],), now_ms + LEASE_MS, now_ms))
         await deliverer.step()
         assert (await newest(here))["state"] == "sending"
         clock.advance(LEASE_MS / 1000 + 0.001)
