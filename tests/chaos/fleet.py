@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.partition import Way, way_to
 from tests.journeys import Surroundings
+from tests.postgres import Cluster
 from tests.whole.processes import environment, free_port
 
 LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
@@ -23,12 +25,13 @@ class Replica:
 
     port: int
     log: Path
+    way: Way
     process: asyncio.subprocess.Process | None = None
     lives: int = 0
 
     async def keep(self, around: Surroundings, command: tuple[str, ...], settings: dict[str, Any]) -> None:
         """As a supervisor does: whenever it has ended it is started again."""
-        env = environment(around, self.port, **settings)
+        env = environment(around, self.port, database_url=self.way.through(around.postgres_url or ""), **settings)
         with self.log.open("ab") as log:
             while True:
                 self.lives += 1
@@ -119,13 +122,14 @@ class Balancer:
 
 @asynccontextmanager
 async def fleet(
-    around: Surroundings, count: int, *, defect: str | None = None, **settings: Any
+    around: Surroundings, count: int, server: Cluster, *, defect: str | None = None, **settings: Any
 ) -> AsyncGenerator[Balancer]:
     """So many relays, and the balancer before them, by whose address the upstream knows them."""
     port = free_port()
-    replicas = [Replica(free_port(), around.folder / f"relay-{n}.log") for n in range(count)]
     made = {"public_url": f"http://127.0.0.1:{port}", **settings}
     async with AsyncExitStack() as stack:
+        ways = [await stack.enter_async_context(way_to(server)) for _ in range(count)]
+        replicas = [Replica(free_port(), around.folder / f"relay-{n}.log", way) for n, way in enumerate(ways)]
         balancer = Balancer(replicas, port)
         await stack.enter_async_context(balancer.serving())
         command = (*LAUNCHER, *([defect] if defect else []))

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from relay.core.receiving import CallbackReceived
 from relay.errors import Unavailable
-from relay.store import postgres
+from relay.store import postgres, reads
 from tests.crash.launcher import Plan, put, serve
+
+SILENT_S, IDLE_S, LATE_MS = 3.0, 4, 1_500
 
 
 def careless() -> None:
@@ -34,6 +36,8 @@ DEFECTS: Final[dict[str, Callable[[], None]]] = {made.__name__: made for made in
 
 
 if __name__ == "__main__":
+    put(postgres, SILENT_S=SILENT_S, IDLE_S=IDLE_S)
+    put(reads, LATE_MS=LATE_MS)
     for chosen in sys.argv[1:]:
         DEFECTS[chosen]()
     serve(Plan(impatient=True))

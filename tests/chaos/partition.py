@@ -23,9 +23,9 @@ class Way:
     whole: asyncio.Event = field(default_factory=asyncio.Event)
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://relay@127.0.0.1:{self.port}/postgres?sslmode=disable"
+    def through(self, url: str) -> str:
+        """The address of a database of this server, by this way."""
+        return url.replace("@/", f"@127.0.0.1:{self.port}/").replace(f"host={self.socket.parent}", "sslmode=disable")
 
     async def cut_for(self, seconds: float) -> None:
         self.whole.clear()

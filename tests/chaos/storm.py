@@ -19,13 +19,13 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from relay.core.event import FINAL_TYPES, Event
+from relay.core.event import FINAL_TYPES, JOB_TYPES, Event
 from relay.sandbox.shapes import Account
 from relay.sandbox.vendor import Vendor
 from relay.store.dialect import prepare
 from relay.store.rows import columns, from_row
-from tests.bench.replicas import Subscriber
 from tests.chaos.fleet import Balancer, fleet
+from tests.chaos.watcher import Watcher
 from tests.crash.load import Bodies, Promises, job_of
 from tests.faults.courses import Course, Verdict
 from tests.faults.readers import NDJSON, PAUSE_S, SSE, Field, Reader
@@ -37,7 +37,11 @@ TIMES_S = (0.1, 1.5)
 ACCOUNTS, SLOTS = 3, 10
 PAUSES_S = (0.5, 3.0)
 STANDSTILL_S = (0.5, 4.0)
+CUT_S = (1.0, 10.0)
 SETTLED_S = 90.0
+# One subscription of so many is told of every event; and how long a subscriber takes for each.
+TELLS_ALL = 4
+TOOK_S = 0.03
 REFERENCES = ("one", "two", "three")
 HEADERS = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -99,7 +103,7 @@ class Storm:
     server: Cluster
     around: Surroundings
     balancer: Balancer
-    subscriber: Subscriber
+    subscriber: Watcher
     outcome: Outcome
     promises: Promises = field(default_factory=Promises)
     # By its Idempotency-Key, the job that was acknowledged.
@@ -111,8 +115,10 @@ class Storm:
             base_url=f"http://127.0.0.1:{self.balancer.port}", headers=HEADERS, trust_env=False, timeout=20
         ) as client:
             for n in range(self.size.subscribers):
-                url = f"http://127.0.0.1:{self.subscriber.port}/{n}"
-                await self._surely(partial(client.post, "/v1/subscriptions", json={"url": url}), 201)
+                wanted: dict[str, Any] = {"url": f"http://127.0.0.1:{self.subscriber.port}/{n}"}
+                if n % TELLS_ALL == 0:
+                    wanted |= {"types": list(JOB_TYPES)}
+                await self._surely(partial(client.post, "/v1/subscriptions", json=wanted), 201)
             readers = self._readers()
             reading = [asyncio.create_task(reader.run()) for reader in readers]
             load = [asyncio.create_task(self._submit(client)), asyncio.create_task(self._call_back(client))]
@@ -185,7 +191,7 @@ class Storm:
 
     async def _break_things(self) -> None:
         loop, until_s = asyncio.get_running_loop(), time.monotonic() + self.size.seconds
-        ways = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", "restart", "crash")
+        ways = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", "restart", "crash", "partition")
         plan = list(ways)
         self.chance.shuffle(plan)
         while time.monotonic() < until_s:
@@ -195,6 +201,8 @@ class Storm:
             replica = self.chance.choice(self.balancer.replicas)
             if way in ("SIGKILL", "SIGTERM"):
                 replica.tell(signal.Signals[way])
+            elif way == "partition":
+                await replica.way.cut_for(self.chance.uniform(*CUT_S))
             elif way == "SIGSTOP":
                 replica.tell(signal.SIGSTOP)
                 await asyncio.sleep(self.chance.uniform(*STANDSTILL_S))
@@ -247,7 +255,7 @@ class Storm:
         self._holds(not self.outcome.verdict.wrong, "streams were not told all, once and in order")
         self._holds([event.seq for event in log] == list(range(1, len(log) + 1)), "the log has gaps")
         await self._jobs_hold(log)
-        await self._deliveries_hold([event for event in log if event.type in FINAL_TYPES])
+        await self._deliveries_hold(log)
         # Some may still come: only those that were answered before are looked for.
         asked = set(self.promises.callbacks)
         kept = {
@@ -276,8 +284,8 @@ class Storm:
         self.outcome.counts |= {"jobs": len(jobs), "tasks": len(tasks)}
         self.outcome.counts |= Counter(jobs.values())
 
-    async def _deliveries_hold(self, finals: list[Event]) -> None:
-        got = self.subscriber.got
+    async def _deliveries_hold(self, log: list[Event]) -> None:
+        got, finals = self.subscriber.got, [event for event in log if event.type in FINAL_TYPES]
         missing = [
             (n, event.id)
             for n in range(self.size.subscribers)
@@ -285,9 +293,10 @@ class Storm:
             if not got[f"/{n} {event.id}".encode()]
         ]
         self._holds(not missing, f"{len(missing)} final events did not arrive, as {missing[:3]}")
-        known = {event.id for event in finals}
+        known = {event.id for event in log}
         strange = [one for one in got if one.decode().rpartition(" ")[2] not in known]
         self._holds(not strange, f"events came that are none: {strange[:3]}")
+        self._holds(not self.subscriber.wrong, f"subscribers saw: {self.subscriber.wrong[:3]}")
         self.outcome.counts |= {"deliveries": len(got), "of them more than once": sum(n > 1 for n in got.values())}
 
 
@@ -298,7 +307,8 @@ def _last(course: Course, log: list[Event]) -> int:
 
 async def run(folder: Path, size: Size, seed: int, defect: str | None = None) -> Outcome:
     """Blow for as long as `size` says; `defect` is one of `tests.chaos.launcher`."""
-    outcome, subscriber = Outcome(seed, size), Subscriber()
+    outcome, subscriber = Outcome(seed, size), Watcher(took_s=TOOK_S)
+    subscriber.open.set()
     accounts = [Account(f"chaos{n}@example.com", SLOTS) for n in range(ACCOUNTS)]
     vendor = Vendor(Random(seed), accounts=accounts, times_s=TIMES_S)  # noqa: S311 - chance, not a secret
     async with AsyncExitStack() as stack:
@@ -309,6 +319,7 @@ async def run(folder: Path, size: Size, seed: int, defect: str | None = None) ->
             fleet(
                 around,
                 size.replicas,
+                server,
                 defect=defect,
                 allow_targets=f"{around.sandbox_url.removeprefix('http://')},127.0.0.1:{subscriber.port}",
             )

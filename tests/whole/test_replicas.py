@@ -131,6 +131,23 @@ async def test_after_a_failover_nothing_is_sent_before_the_upstream_was_searched
     assert not events[0]["id"].startswith(epoch)
 
 
+async def test_whoever_takes_over_asks_at_once_about_everything_that_runs(tmp_path: Path, postgres: Cluster) -> None:
+    url, clock, upstreams = await postgres.database(str(tmp_path)), ManualClock(), ManualClock()
+    async with (
+        surroundings(tmp_path, sandbox_clock=upstreams, times_s=LONG_S) as around,
+        AsyncExitStack() as first,
+    ):
+        leader = await first.enter_async_context(relay_on(around, url, clock, callbacks=False))
+        async with relay_on(around, url, clock, callbacks=False) as other:
+            made = await leader.submit()
+            await other.job_in(made["id"], "running")
+            upstreams.advance(2 * sum(LONG_S))
+            await first.aclose()
+            ended = await other.ended(made["id"])
+
+    assert ended["state"] == "succeeded"
+
+
 async def test_a_relay_that_leads_and_cannot_begin_tries_again(
     tmp_path: Path, postgres: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,7 +209,7 @@ async def test_a_relay_that_is_cut_off_refuses_and_keeps_its_streams_while_anoth
         async with (
             surroundings(tmp_path) as around,
             way_to(own) as way,
-            relay_on(around, way.url) as leader,
+            relay_on(around, way.through(own.url())) as leader,
             relay_on(around, own.url()) as other,
         ):
             await leader.ended((await leader.submit())["id"])
