@@ -56,6 +56,7 @@ async def faults(page: Page) -> list[str]:
     return [f"{one['id']}: {node['html'][:200]} {node['any'][:1]}" for one in found for node in one["nodes"]]
 
 
+@pytest.mark.skipif(not AXE.exists(), reason="axe is not here: npm ci --ignore-scripts --prefix tests/whole/official")
 @pytest.mark.parametrize("look", SIZES)
 async def test_every_page_is_accessible_fits_and_has_its_picture_taken(
     day: tuple[Journey, dict[str, str]], profile: Profile, picture: Picture, look: str
