@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright, expect
 
 QUIET = [
     "--no-sandbox",
@@ -23,6 +23,9 @@ QUIET = [
     "--mute-audio",
     "--autoplay-policy=no-user-gesture-required",
 ]
+
+# Some pages look again every five seconds, which is just what is waited for without this.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="session")
