@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -24,10 +25,13 @@ from relay.serve import bound, hosted
 from relay.settings import Settings, given
 from tests.postgres import Cluster, copied
 from tests.rest import at_rest
+from tests.whole.canaries import left_behind
 
 T = TypeVar("T")
 
 ADMIN_TOKEN = "admin-token-for-the-tests-only"
+UPSTREAM_TOKEN = "upstream-token"
+CALLBACKS_SOUGHT = 20
 SECRET_KEY = "A" * 43
 # Where a test of both engines runs on PostgreSQL, its server.
 server: Cluster | None = None
@@ -81,6 +85,7 @@ class Journey:
     sandbox_url: str
     subscriber: Subscriber
     settings: Settings
+    planted: set[str]
 
     async def submit(self, **more: Any) -> dict[str, Any]:
         answer = await self.client.post("/v1/jobs", json=EXAMPLE | more)
@@ -126,6 +131,7 @@ class Journey:
         answer = await self.client.post("/v1/subscriptions", json={"url": self.subscriber.url} | more)
         assert answer.status_code == 201, answer.text
         made: dict[str, Any] = answer.json()
+        self.planted.add(made["secret"].removeprefix("whsec_"))
         return made
 
 
@@ -141,6 +147,8 @@ class Surroundings:
     sandbox_url: str
     subscriber: Subscriber
     postgres_url: str | None = None
+    # Secrets of its relays that have been shown.
+    planted: set[str] = field(default_factory=lambda: {ADMIN_TOKEN, UPSTREAM_TOKEN})
 
     @property
     def database(self) -> Path:
@@ -152,6 +160,12 @@ class Surroundings:
             await copied(self.postgres_url, self.database)
         return self.database
 
+    def secrets(self) -> set[str]:
+        """What may stand in no database and in no line of a log of its relays: those, and callbacks' addresses."""
+        newest = islice(self.vendor.register.newest_first(), CALLBACKS_SOUGHT)
+        urls = [task.reply_url or "" for task in newest]
+        return self.planted | {url.rpartition("/")[2] for url in urls if "/callbacks/" in url}
+
     def values(self, port: int, *, callbacks: bool = True) -> dict[str, Any]:
         """The settings of a relay that listens on `port`, by their names in lower case."""
         sealed = {} if self.postgres_url is None else {"secret_key": SECRET_KEY}
@@ -159,7 +173,7 @@ class Surroundings:
             "database_url": self.postgres_url or f"sqlite:///{self.database}",
             "port": port,
             "upstream_url": f"{self.sandbox_url}/v1/runwayml",
-            "upstream_token": "upstream-token",
+            "upstream_token": UPSTREAM_TOKEN,
             "admin_token": ADMIN_TOKEN,
             "public_url": f"http://127.0.0.1:{port}" if callbacks else None,
             "allow_targets": self.sandbox_url.removeprefix("http://"),
@@ -177,7 +191,7 @@ class Surroundings:
             hosted(node.app, listening, drain=node.drain) as url,
             httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=WAIT_S) as client,
         ):
-            yield Journey(client, node, self.vendor, url, self.sandbox_url, self.subscriber, made)
+            yield Journey(client, node, self.vendor, url, self.sandbox_url, self.subscriber, made, self.planted)
 
 
 @asynccontextmanager
@@ -212,7 +226,9 @@ async def surroundings(
 
     async with hosted(both, bound("127.0.0.1", 0), drain=drain) as url:
         subscriber.url = f"{url}/hook"
-        yield Surroundings(folder, vendor, url, subscriber, await on.database(str(folder)) if on else None)
+        around = Surroundings(folder, vendor, url, subscriber, await on.database(str(folder)) if on else None)
+        yield around
+    assert left_behind(folder, around.secrets()) == [], "a secret stands in the clear"
 
 
 @asynccontextmanager

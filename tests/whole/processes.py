@@ -110,3 +110,5 @@ async def serving(
             yield relay
         finally:
             await relay.stopped(signal.SIGKILL)
+    said = "".join(relay.lines)
+    assert [secret for secret in around.secrets() if secret in said] == [], "a secret stands in the log"

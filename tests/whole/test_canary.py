@@ -20,7 +20,7 @@ import pytest
 
 from relay.clock import SystemClock
 from tests.conformance.fronts import front
-from tests.journeys import EXAMPLE, WAIT_S, Surroundings, eventually, surroundings
+from tests.journeys import EXAMPLE, WAIT_S, Surroundings, eventually, journey, surroundings
 from tests.whole.canaries import Canaries, files, forms
 from tests.whole.processes import SERVE, Serving, environment, free_port, started
 
@@ -374,6 +374,17 @@ async def test_a_leak_is_found(tmp_path: Path, leak: str, secret: str, where: st
         await subscriptions(walk, here.around.subscriber.url)
 
     assert [line for line in findings(here, [walk]) if line.startswith(secret) and where in line]
+
+
+async def test_every_journey_ends_with_a_search_of_its_own(tmp_path: Path) -> None:
+    async def indiscreet() -> None:
+        async with journey(tmp_path) as here:
+            made = await here.subscribe()
+            # Whoever writes it down himself: the relay does not know it again.
+            await here.client.patch(f"/v1/subscriptions/{made['id']}", json={"description": made["secret"]})
+
+    with pytest.raises(AssertionError, match="stands in the clear"):
+        await indiscreet()
 
 
 @pytest.mark.parametrize("form", range(7))
