@@ -30,7 +30,7 @@ BATCHES_KEPT: Final = 250
 TOLD_AT_ONCE: Final = 100
 EVENTS_AT_ONCE: Final = 50
 # From when many were told until they are told again, for each of them; what comes meanwhile goes in one piece.
-PAUSE_A_STREAM_S: Final = 30e-6
+PAUSE_A_STREAM_S: Final = 45e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
