@@ -181,6 +181,21 @@ async def test_how_long_the_door_queues_is_a_setting(tmp_path: Path, wait: str, 
         assert (await create(running)).status_code == status
 
 
+async def test_with_no_waiting_a_create_takes_the_slot_beside_a_job_that_is_about_to_go(tmp_path: Path) -> None:
+    async with journey(tmp_path, times_s=RUNNING_LONG, dropin_wait="0") as running:
+        (submitter,) = (worker for worker in running.node.workers if worker.name == "submitter")
+        await submitter.stop()
+        ahead = await running.submit()
+        beside = asyncio.create_task(create(running))
+        await running.until(lambda: running.get("/v1/jobs?state=queued"), lambda found: len(found["data"]) == 2)
+
+        one_too_many = await create(running)
+        submitter.start()
+
+        assert (one_too_many.status_code, (await beside).status_code) == (429, 200)
+        assert (await running.job_in(ahead["id"], "running"))["attempts"] == 1
+
+
 async def test_with_no_waiting_creates_at_once_get_every_slot_and_none_is_left_in_the_queue(tmp_path: Path) -> None:
     clock = ManualClock()
     async with journey(tmp_path, clock=clock, times_s=(10, 6_000), dropin_wait="0") as running:
