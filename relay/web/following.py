@@ -25,11 +25,10 @@ from relay.store.contract import EVENTS_PAGE, EventFilter
 from relay.vault import jitter
 from relay.web.forecast import outlook_of
 from relay.web.guard import Principal
-from relay.web.leaving import gone
+from relay.web.leaving import SEND_S, gone
 from relay.web.streams import SEND_MAX_BYTES, Batch, Reading
 
 RETRY_MS: Final = (1_500, 4_500)
-SEND_S: Final = 30.0
 # Less than from one heartbeat to the next: a reader whose token was revoked hears at most one more.
 TRUST_S: Final = HEARTBEAT_S / 2
 # The first of many must not wait for all of them.

@@ -17,8 +17,9 @@ from relay.core import sse
 from relay.core.ledger import Changes, Draft, Happening, Loaded, Needs
 from relay.feed import Feed
 from relay.store.contract import EVENTS_PAGE, EventFilter
-from relay.web.following import OPENED, SEND_S, EventStream, Start
+from relay.web.following import OPENED, EventStream, Start
 from relay.web.guard import ADMIN
+from relay.web.leaving import SEND_S
 from relay.web.streams import BATCHES_KEPT, EVENTS_AT_ONCE, RESERVED_FILES, TOLD_AT_ONCE, Streams
 from tests import journeys
 from tests.journeys import Journey, eventually, journey, while_time_passes
