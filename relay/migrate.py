@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay.core.job import iso
+from relay.core.ledger import KEYS
 from relay.errors import ConfigurationError
 from relay.store.rows import TABLES, columns
 from relay.store.sqlite import WritingFile, lock
@@ -19,7 +20,7 @@ from relay.vault import new_hex
 
 # Of each table its columns and its key, the records' and the store's own.
 _TABLES: Final[tuple[tuple[str, str, str], ...]] = (
-    *((table, columns(kind), ", ".join(key)) for kind, (table, key) in TABLES.items()),
+    *((table, columns(kind), ", ".join(KEYS[kind])) for kind, table in TABLES.items()),
     ("tallies", "at_ms, figure, model, account, bucket, counted", "at_ms, figure, model, account, bucket"),
 )
 

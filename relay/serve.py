@@ -8,10 +8,10 @@ import resource
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 GRACE_S: Final = 30
 BACKLOG: Final = 2_048
@@ -27,38 +27,136 @@ STALLED_S: Final = 5.0
 UNTAKEN_S: Final = 90
 
 
-class _Impatient(HttpToolsProtocol):
+Headers = list[tuple[bytes, bytes]]
+# Takes the status, the headers and the body of an answer; called once, in the loop.
+Answer = Callable[[int, Headers, bytes], None]
+
+
+class Direct(Protocol):
+    """An app that answers some requests without ASGI, whose making of tasks and messages costs more than they do."""
+
+    def takes(self, method: bytes, target: bytes) -> bool:
+        """Whether it would, so far as can be told before the headers."""
+        ...
+
+    def answer_directly(self, target: bytes, headers: Headers, body: bytes, answer: Answer) -> None:
+        """Answer this request, now or later; it came whole. Raises nothing."""
+        ...
+
+
+class _Exchange:
+    """A request that is answered directly, where uvicorn has its cycle: so much of that as uvicorn looks at."""
+
+    __slots__ = ("_connection", "disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self, connection: "_Connection", *, keep_alive: bool) -> None:
+        self._connection = connection
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = _UNHEARD
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send all of it in one piece."""
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete = True
+        parts = [STATUS_LINE[status]]
+        for name, value in (*self._connection.server_state.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", body)
+        self._connection.transport.write(b"".join(parts))
+        if not self.keep_alive:
+            self._connection.transport.close()
+        self._connection.on_response_complete()
+
+
+# uvicorn wakes a cycle's app when its connection is lost; here there is none.
+_UNHEARD: Final = asyncio.Event()
+
+
+class _Connection(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, with bounds on the head of a request, which no app sees before its end, and on the last wait.
 
     Without them a connection that sends its head byte by byte, or one without end, would be held for ever, and one
     reader that does not read would hold up the end of the server.
+
+    A request that came in one piece, and that the app would answer directly, is handed to it with no more ado.
     """
 
     _timer: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+    _in_head = True
     _head_bytes = 0
+    # Whether in what was received last there was the end of a request: not all of it is the head of the next one.
+    _has_ended = False
+    # The pieces of the body that came with the head of a request to be answered directly.
+    _pieces: list[bytes] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._begin_head()
+        self._direct: Direct | None = self.app if hasattr(self.app, "answer_directly") else None
+        self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
+        self._has_ended = False
         super().data_received(data)
-        if self._timer is not None:
-            self._head_bytes += len(data)
+        if self._in_head:
+            # Most heads come whole, and with their body: a timer each would cost as much as to parse them.
+            self._wait_for_head()
+            if not self._has_ended:
+                self._head_bytes += len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
                 self.transport.abort()
+        elif self._pieces is not None:
+            self._by_asgi(self._pieces)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._begin_head()
+        self._stop_timer()
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        self._end_head()
+        self._stop_timer()
+        self._in_head = False
+        if self._direct is not None and self._may_be_direct(self._direct):
+            self._pieces = []
+        else:
+            super().on_headers_complete()
+
+    def _may_be_direct(self, app: Direct) -> bool:
+        return (
+            app.takes(self.parser.get_method(), self.url)
+            and getattr(self.cycle, "response_complete", True)
+            and not (self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused)
+            and self.parser.get_http_version() == "1.1"
+        )
+
+    def on_body(self, body: bytes) -> None:
+        if self._pieces is None:
+            super().on_body(body)
+        else:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        self._has_ended = True
+        if self._direct is None or self._pieces is None:
+            super().on_message_complete()
+            return
+        body, self._pieces = b"".join(self._pieces), None
+        exchange: Any = _Exchange(self, keep_alive=self.parser.should_keep_alive())
+        self.cycle = exchange
+        self._direct.answer_directly(self.url, self.headers, body, exchange.answer)
+
+    def _by_asgi(self, pieces: list[bytes]) -> None:
+        """Its body is still to come: whoever waits for it must have bounds, and those the app has."""
+        self._pieces = None
         super().on_headers_complete()
+        for piece in pieces:
+            super().on_body(piece)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
+        self._stop_timer()
         if self._stall is not None:
             self._stall.cancel()
         super().connection_lost(exc)
@@ -74,12 +172,11 @@ class _Impatient(HttpToolsProtocol):
         else:
             self._stall = self.loop.call_later(STALLED_S, self._unless_stalled, now_bytes)
 
-    def _begin_head(self) -> None:
-        self._end_head()
-        self._head_bytes = 0
-        self._timer = self.loop.call_later(HEAD_S, self.transport.abort)
+    def _wait_for_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_S, self.transport.abort)
 
-    def _end_head(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -90,7 +187,7 @@ def _config(app: Any, **more: Any) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
-        http=_Impatient,
+        http=_Connection,
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
         # A proxy in front is not trusted before somebody says so.

@@ -74,6 +74,16 @@ async def test_a_head_without_end_is_cut_at_its_bound(monkeypatch: pytest.Monkey
         assert await ended(reader)
 
 
+async def test_a_long_body_before_it_is_no_part_of_a_head() -> None:
+    async with connected() as (reader, writer):
+        body = b"x" * (2 * serve.HEAD_MAX_BYTES)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"GET / HTT")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+        writer.write(b"P/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+
+
 async def test_a_head_in_pieces_is_answered() -> None:
     async with connected() as (reader, writer):
         for piece in (b"GET / HTTP", b"/1.1\r\nHo", b"st: x\r\n", b"\r\n"):

@@ -166,6 +166,7 @@ def error(code: ErrorCode, message: str, *, reason: str | None = None, retryable
     return {"code": code, "message": message, "reason": reason, "retryable": retryable}
 
 
+@lru_cache(8_192)
 def iso(at_ms: int | None) -> str | None:
     """ISO 8601, UTC, milliseconds, `Z`."""
     if at_ms is None:

@@ -10,7 +10,8 @@ The happenings stand beside this file, by what they are about: `submitting`, `re
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, TypeVar
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar, get_args
 
 from relay.core import event as events
 from relay.core.artifacts import Keeping, StoredFile
@@ -149,7 +150,7 @@ Record = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Needs:
     """The rows that a happening has to see. A job brings its attempts, its open deliveries and the subscriptions."""
 
@@ -183,7 +184,7 @@ class Needs:
     hold: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Loaded:
     """What the engine found, read in the very transaction that will write."""
 
@@ -270,15 +271,23 @@ class IllegalStep(AssertionError):
     """A happening tried a way that the table of states does not have: a defect of ours, and nothing is written."""
 
 
-KEYS: Final[dict[type, str]] = {
-    Callback: "",
-    Quarantined: "",
-    Deed: "",
-    Attempt: "job_id number",
-    Account: "email",
-    Adoption: "task_id",
-    Breaker: "place",
+# Rows of which there is never a later version: the table gives them their numbers.
+ADDED: Final = frozenset({Callback, Quarantined, Deed})
+# The fields by which a row is known.
+KEYS: Final[dict[type, tuple[str, ...]]] = dict.fromkeys(get_args(Record), ("id",)) | {
+    **dict.fromkeys((*ADDED, Event), ("seq",)),
+    Attempt: ("job_id", "number"),
+    Account: ("email",),
+    Adoption: ("task_id",),
+    Breaker: ("place",),
 }
+_READ_KEY: Final = {kind: attrgetter(*names) for kind, names in KEYS.items()}
+
+
+def key_of(record: Record) -> object:
+    """The same for all versions of one row, and for no other."""
+    kind = type(record)
+    return object() if kind in ADDED else (kind, _READ_KEY[kind](record))
 
 
 class Draft:
@@ -297,9 +306,7 @@ class Draft:
 
     def put(self, record: Record) -> None:
         """Write `record`; a later version of the same row takes the place of an earlier one."""
-        names = KEYS.get(type(record), "id")
-        key = (type(record), *(getattr(record, name) for name in names.split())) if names else object()
-        self._puts[key] = record
+        self._puts[key_of(record)] = record
 
     def drop(self, record: Record) -> None:
         self._drops.append(record)

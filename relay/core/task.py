@@ -27,6 +27,7 @@ CANCELLED: Final = frozenset({"CANCELLED", "CANCELED"})
 FINAL: Final = frozenset({SUCCEEDED, FAILED}) | CANCELLED
 
 DEPTH_MAX: Final = 64
+BEGINNING_BYTES: Final = 8
 TEXT_MAX_CHARS: Final = 2_000
 STATUS_MAX_CHARS: Final = 40
 URL_MAX_CHARS: Final = 8_192
@@ -123,7 +124,10 @@ def mask_bytes(body: bytes, token: str = "") -> bytes:
     body = _CALLBACK_SECRET_BYTES.sub(rb"\1***", body)
     # In what a token can be written with, only the wide charsets have NULs, and hardly any body has one.
     for charset in ("utf-8", *(_WIDE if b"\x00" in body else ())) if token else ():
-        body = body.replace(token.encode(charset, "replace"), "***".encode(charset))
+        secret = token.encode(charset, "replace")
+        # Its beginning is found, or not, in a fraction of the time.
+        if secret[:BEGINNING_BYTES] in body:
+            body = body.replace(secret, "***".encode(charset))
     return body
 
 

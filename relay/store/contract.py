@@ -136,6 +136,10 @@ class Store(Protocol):
         """Decide and commit; the result is what the happening answers."""
         ...
 
+    def begin(self, happening: Happening[R]) -> "asyncio.Future[R]":
+        """The same, for whoever does not wait; raises `Unavailable` at once when too much waits already."""
+        ...
+
     async def head(self) -> int:
         """The number of the newest event, 0 when there is none."""
         ...

@@ -67,9 +67,10 @@ def together(
             written.results.append(error)
             continue
         pending.add(changes, before)
-        touched.update(_changed(changes))
         if held is not None:
             held.apply(changes)
+        elif ahead:
+            touched.update(_changed(changes))
         written.add(changes)
     yield Write(pending.take())
     return written

@@ -95,8 +95,11 @@ class PostgresStore(Reads):
         self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
 
     async def apply(self, happening: Happening[R]) -> R:
+        return await self.begin(happening)
+
+    def begin(self, happening: Happening[R]) -> asyncio.Future[R]:
         self._hears()
-        return await self._writer.apply(happening)
+        return self._writer.begin(happening)
 
     async def check(self) -> None:
         """Prove that a transaction can be written; a standby that was not promoted refuses."""

@@ -429,7 +429,7 @@ class Reads:
         return await self._list(record_type, f"WHERE {where} ORDER BY seq DESC LIMIT :limit", where.values)
 
     async def _list(self, record_type: type[T], tail: str, values: dict[str, Any]) -> list[T]:
-        from_table = f"SELECT {columns(record_type)} FROM {TABLES[record_type][0]} {tail}"
+        from_table = f"SELECT {columns(record_type)} FROM {TABLES[record_type]} {tail}"
         return [from_row(record_type, row) for row in await self._fetch(from_table, values)]
 
     async def _one(self, record_type: type[T], tail: str, values: dict[str, Any]) -> T | None:

@@ -16,7 +16,7 @@ from relay.core.delivery import Delivery, Replay, Subscription
 from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
-from relay.core.ledger import Adoption, Callback, Deed, Hold, Quarantined, Record, Token, UsedKey
+from relay.core.ledger import KEYS, Adoption, Callback, Deed, Hold, Quarantined, Record, Token, UsedKey
 from relay.core.record import made
 
 T = TypeVar("T")
@@ -29,29 +29,29 @@ PACK_MEMORY: Final = 5
 UNPACKED_MAX_BYTES: Final = 2 * 1024 * 1024
 UPDATES_KEPT: Final = 1_000
 
-TABLES: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
-    Job: ("jobs", ("id",)),
-    Attempt: ("attempts", ("job_id", "number")),
-    Event: ("events", ("seq",)),
-    Subscription: ("subscriptions", ("id",)),
-    Delivery: ("deliveries", ("id",)),
-    Breaker: ("breakers", ("place",)),
-    Replay: ("replays", ("id",)),
-    Account: ("accounts", ("email",)),
-    Callback: ("callbacks", ("seq",)),
-    Quarantined: ("quarantine", ("seq",)),
-    Adoption: ("adoptions", ("task_id",)),
-    Token: ("tokens", ("id",)),
-    UsedKey: ("used_keys", ("id",)),
-    StoredFile: ("artifacts", ("id",)),
-    Hold: ("holds", ("id",)),
-    Deed: ("deeds", ("seq",)),
+TABLES: Final[dict[type[Any], str]] = {
+    Job: "jobs",
+    Attempt: "attempts",
+    Event: "events",
+    Subscription: "subscriptions",
+    Delivery: "deliveries",
+    Breaker: "breakers",
+    Replay: "replays",
+    Account: "accounts",
+    Callback: "callbacks",
+    Quarantined: "quarantine",
+    Adoption: "adoptions",
+    Token: "tokens",
+    UsedKey: "used_keys",
+    StoredFile: "artifacts",
+    Hold: "holds",
+    Deed: "deeds",
 }
 
 
 def kinds(table: str) -> dict[str, type[Any]]:
     """Of which type what a table's columns hold is, by their names."""
-    record_type = next(kind for kind, (name, _) in TABLES.items() if name == table)
+    record_type = next(kind for kind, name in TABLES.items() if name == table)
     found: dict[str, type[Any]] = {}
     for field in fields(record_type):
         if field.metadata.get("json"):
@@ -108,11 +108,6 @@ def from_row(record_type: type[T], row: Mapping[str, Any]) -> T:
     return made(record_type, values)
 
 
-def key_of(record: Record) -> tuple[type[Any], tuple[Any, ...]]:
-    """The type and the key of a record: the same for all versions of one row."""
-    return type(record), _LAYOUTS[type(record)].key(record)
-
-
 def put(record: Record) -> str:
     """The SQL that inserts a record or replaces the row of the same key."""
     return _PUTS[type(record), _numbered_by_table(record)]
@@ -120,7 +115,7 @@ def put(record: Record) -> str:
 
 def drop(record: Record) -> tuple[str, tuple[Any, ...]]:
     """`(SQL, parameters)` that delete the row of a record."""
-    table, key = TABLES[type(record)]
+    table, key = TABLES[type(record)], KEYS[type(record)]
     where = " AND ".join(f"{name} = ?" for name in key)
     return f"DELETE FROM {table} WHERE {where}", _LAYOUTS[type(record)].key(record)
 
@@ -142,7 +137,7 @@ def _encoded(layout: "_Layout", values: tuple[Any, ...], wanted: Container[int] 
 
 
 def _update(record_type: type[Any], differ: tuple[int, ...]) -> str:
-    (table, key), names = TABLES[record_type], [_LAYOUTS[record_type].names[n] for n in differ]
+    table, key, names = TABLES[record_type], KEYS[record_type], [_LAYOUTS[record_type].names[n] for n in differ]
     sets = ", ".join(f"{name} = new.column{n}" for n, name in enumerate(names, 1))
     where = " AND ".join(f"{table}.{name} = new.column{n}" for n, name in enumerate(key, len(names) + 1))
     sql = f"UPDATE {table} SET {sets} FROM (VALUES {_marks(len(names) + len(key))}) AS new WHERE {where}"
@@ -162,7 +157,7 @@ def _marks(width: int) -> str:
 
 
 def _put(record_type: type[Any], numbered_by_table: bool) -> str:
-    table, key = TABLES[record_type]
+    table, key = TABLES[record_type], KEYS[record_type]
     names = [name for name in _LAYOUTS[record_type].names if not (numbered_by_table and name == "seq")]
     changed = [name for name in names if name not in key and name != "seq"]
     return (
@@ -185,7 +180,7 @@ class _Layout:
 
 def _layout(record_type: type[Any]) -> _Layout:
     found = fields(record_type)
-    names, key = tuple(field.name for field in found), TABLES[record_type][1]
+    names, key = tuple(field.name for field in found), KEYS[record_type]
     return _Layout(
         names,
         tuple(n for n, field in enumerate(found) if field.metadata.get("json")),

@@ -83,7 +83,10 @@ class SqliteStore(Reads):
         return self._file.epoch
 
     async def apply(self, happening: Happening[R]) -> R:
-        return await self._writer.apply(happening)
+        return await self.begin(happening)
+
+    def begin(self, happening: Happening[R]) -> asyncio.Future[R]:
+        return self._writer.begin(happening)
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[asyncio.Event]:
@@ -283,6 +286,8 @@ class WritingFile:
         self._sql.execute("PRAGMA synchronous = FULL")
         self._sql.execute("PRAGMA busy_timeout = 5000")
         self._sql.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # What a statement of many rows would need to be undone is no business of a disk.
+        self._sql.execute("PRAGMA temp_store = MEMORY")
         self._sql.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
 
     def _migrate(self, new_hex: Callable[[int], str]) -> None:

@@ -17,20 +17,18 @@ from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import (
     Adoption,
-    Callback,
     Changes,
-    Deed,
     Hold,
     Loaded,
     Needs,
-    Quarantined,
     Record,
     Token,
     UsedKey,
+    key_of,
 )
 from relay.core.replaying import BATCH
 from relay.core.stats import tallied
-from relay.store.rows import columns, drop, from_row, key_of, put, to_row, update
+from relay.store.rows import columns, drop, from_row, put, to_row, update
 from relay.store.waits import moved
 from relay.store.where import listed, selected
 
@@ -314,9 +312,6 @@ class Pending:
     def add(self, changes: Changes[Any], before: Loaded) -> None:
         known = {key_of(record): record for record in _records(before)} if changes.puts else {}
         for record in changes.puts:
-            if type(record) in (Callback, Quarantined, Deed):
-                self._rows[object()] = (None, record)
-                continue
             key = key_of(record)
             first = self._rows[key][0] if key in self._rows else known.get(key)
             self._rows[key] = (first, record)

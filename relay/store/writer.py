@@ -74,8 +74,11 @@ class Writer:
         self._closing = False
         self._task = asyncio.create_task(self._run(), name="writer")
 
-    async def apply(self, happening: Happening[R]) -> R:
-        """Decide and commit; raises `Unavailable` when too much waits, or when the engine cannot write."""
+    def begin(self, happening: Happening[R]) -> asyncio.Future[R]:
+        """To be decided and committed with those that wait; raises `Unavailable` when too much does.
+
+        Whoever cancels it (a client went away) does not undo what was asked for. The engine may fail to write it.
+        """
         if self._closing:
             raise Unavailable("the relay is shutting down", retry_after_s=RETRY_AFTER_S)
         if len(self._waiting) >= QUEUE_MAX:
@@ -83,8 +86,7 @@ class Writer:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((happening, future))
         self._wake.set()
-        # A caller that is cancelled (its client went away) does not undo what it asked for: only its future ends.
-        return await future
+        return future
 
     async def close(self) -> None:
         """Write what waits, then end."""

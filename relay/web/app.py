@@ -1,6 +1,6 @@
 """Every door of the relay on one screen, with the scope that opens it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -36,6 +36,7 @@ from relay.web import (
     tickets,
     tokens,
 )
+from relay.web.callbacks import Headers
 from relay.web.following import Outermost
 from relay.web.guard import Door, DoorScope
 from relay.web.openapi import Doorway
@@ -142,6 +143,16 @@ def door(method: str, path: str, endpoint: Door, *scopes: DoorScope, tickets: bo
     return Doorway([*ANY] if method == "*" else [method], path, endpoint, scopes, tickets=tickets)
 
 
+class App(Outermost):
+    """The app; a server that can hands callbacks to it directly (`serve.Direct`)."""
+
+    takes = staticmethod(callbacks.takes)
+
+    def answer_directly(self, target: bytes, headers: Headers, body: bytes, answer: Callable[..., None]) -> None:
+        """A callback of an attempt."""
+        callbacks.answer_directly(self.state, target, headers, body, answer)
+
+
 def build(
     lifespan: Lifespan[Starlette], cors_origins: Sequence[str] = (), trusted_proxies: Sequence[str] = ()
 ) -> Starlette:
@@ -158,7 +169,7 @@ def build(
         expose_headers=["Location", "Retry-After", "X-Request-Id"],
     )
     proxies: Any = Middleware(ProxyHeadersMiddleware, trusted_hosts=[*trusted_proxies])
-    app = Outermost(
+    app = App(
         routes=routes(),
         lifespan=lifespan,
         middleware=[

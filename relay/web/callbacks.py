@@ -1,7 +1,10 @@
 """`POST /callbacks/<token>`: takes what the upstream reports, and answers 200 when it is on disk."""
 
+import asyncio
 import hashlib
-from collections.abc import Coroutine
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -10,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.core import task as tasks
 from relay.core.adopting import StrayReported
-from relay.core.receiving import Arrived, CallbackReceived
+from relay.core.receiving import Arrived, CallbackReceived, Received
 from relay.errors import LimitReached, NotFound, RelayError
+from relay.observe import logger
 from relay.vault import hash_token, new_uuid7
 from relay.web.problem import Json, problem_response, read_body
 
@@ -20,25 +24,47 @@ BODY_MAX_BYTES: Final = 1024 * 1024
 BODY_DEADLINE_S: Final = 20.0
 CONTENT_TYPE_MAX_CHARS: Final = 200
 
-_ANSWERS: Final = {
-    result: (
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-        },
-        {"type": "http.response.body", "body": body},
-    )
+# A path that is its own raw form: no other spelling of it can mean anything else.
+_TARGET: Final = re.compile(rb"/callbacks/([A-Za-z0-9_\-]+)")
+_log = logger("web")
+
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+
+_ANSWERS: Final[dict[str, Answer]] = {
+    result: (200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)
     for result in ("stored", "duplicate", "quarantined")
     for body in (b'{"result":"%s"}' % result.encode(),)
 }
 
 
-class CallbackDoor:
-    """Answers the callbacks of attempts before any routing: they are most of all requests, and each must be cheap.
+def takes(method: bytes, target: bytes) -> bool:
+    """Whether a request is a callback to an attempt, which needs no routing: they are most of all requests."""
+    return method == b"POST" and _TARGET.fullmatch(target) is not None
 
-    Everything else, other methods on the same address included, goes on to `app`.
-    """
+
+def answer_directly(
+    state: Any, target: bytes, headers: Headers, body: bytes, answer: Callable[[int, Headers, bytes], None]
+) -> None:
+    """The same as `CallbackDoor`, for a request that came in one piece: `answer` is called when it is on disk."""
+    try:
+        writing = _begun(state, target[len(PREFIX) :].decode(), headers, body)
+    except Exception as error:  # there is no app around this that would tell of it
+        answer(*_failed(state, error))
+    else:
+        writing.add_done_callback(partial(_written, state, answer))
+
+
+def _written(state: Any, answer: Callable[[int, Headers, bytes], None], writing: "asyncio.Future[Received]") -> None:
+    try:
+        told = _stored(state, writing.result())
+    except (Exception, asyncio.CancelledError) as error:
+        told = _failed(state, error)
+    answer(*told)
+
+
+class CallbackDoor:
+    """Answers the callbacks of attempts before any routing; all else goes on to `app`, other methods too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,62 +73,66 @@ class CallbackDoor:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(PREFIX):
             token = scope["path"][len(PREFIX) :]
             if token and "/" not in token:
-                await _answered(token, scope, receive, send)
+                status, headers, body = await _answered(token, scope, receive)
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
                 return
         await self._app(scope, receive, send)
 
 
-async def _answered(token: str, scope: Scope, receive: Receive, send: Send) -> None:
-    try:
-        result = await _received(token, scope, receive)
-    except RelayError as error:
-        await problem_response(error)(scope, receive, send)
-        return
-    for message in _ANSWERS[result]:
-        await send(message)
-
-
 async def receive(request: Request) -> Response:
     """200 with `{"result"}` once committed; 404 for a token that is unknown or dead. The same as by `CallbackDoor`."""
-    return Json({"result": await _received(request.path_params["token"], request.scope, request.receive)})
+    status, headers, body = await _answered(request.path_params["token"], request.scope, request.receive)
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
-async def _received(token: str, scope: Scope, receive: Receive) -> str:
+async def _answered(token: str, scope: Scope, receive: Receive) -> Answer:
     state = scope["app"].state
+    try:
+        body = await read_body(receive, max_bytes=BODY_MAX_BYTES, deadline_s=BODY_DEADLINE_S)
+        return _stored(state, await _begun(state, token, scope["headers"], body))
+    except Exception as error:
+        return _failed(state, error)
 
-    async def take() -> str:
-        arrived = await _arrived(state, receive, scope["headers"], token)
-        return _taken(await state.store.apply(CallbackReceived(hash_token(token), arrived)))
 
-    return await _counted(state, take())
+def _begun(state: Any, token: str, headers: Headers, body: bytes) -> "asyncio.Future[Received]":
+    arrived = _arrived(state, body, headers, token)
+    writing: asyncio.Future[Received] = state.store.begin(CallbackReceived(hash_token(token), arrived))
+    return writing
+
+
+def _stored(state: Any, result: Received) -> Answer:
+    answer = _ANSWERS[_taken(result)]
+    state.metrics.callbacks[result].inc()
+    return answer
+
+
+def _failed(state: Any, error: BaseException) -> Answer:
+    if not isinstance(error, RelayError):
+        _log.error("request.failed", method="POST", exc_info=error)
+        error = RelayError("the relay made a mistake; it is in its log")
+    state.metrics.callbacks[error.code].inc()
+    response = problem_response(error)
+    return response.status_code, response.raw_headers, bytes(response.body)
 
 
 async def inbox(request: Request) -> Response:
     """Reports on tasks that were submitted elsewhere: 200 once committed, 404 without the inbox's secret."""
     token, state = request.path_params["token"], request.app.state
-
-    async def take() -> str:
-        arrived = await _arrived(state, request.receive, request.scope["headers"], token)
-        result = "unknown"
+    try:
+        body = await read_body(request.receive, max_bytes=BODY_MAX_BYTES, deadline_s=BODY_DEADLINE_S)
+        arrived, result = _arrived(state, body, request.scope["headers"], token), "unknown"
         if state.guard.opens_inbox(token):
             result = await state.store.apply(StrayReported(arrived, new_uuid7(arrived.at_ms)))
-        return _taken(result)
-
-    return Json({"result": await _counted(state, take())})
-
-
-async def _counted(state: Any, taking: Coroutine[Any, Any, str]) -> str:
-    try:
-        outcome = await taking
+        _taken(result)
     except RelayError as error:
         state.metrics.callbacks[error.code].inc()
         raise
-    state.metrics.callbacks[outcome].inc()
-    return outcome
+    state.metrics.callbacks[result].inc()
+    return Json({"result": result})
 
 
-async def _arrived(state: Any, receive: Receive, headers: list[tuple[bytes, bytes]], token: str) -> Arrived:
-    body = await read_body(receive, max_bytes=BODY_MAX_BYTES, deadline_s=BODY_DEADLINE_S)
+def _arrived(state: Any, body: bytes, headers: Headers, token: str) -> Arrived:
     masked = tasks.mask_bytes(body, token)
     content_type = next((value for name, value in headers if name == b"content-type"), b"")
     return Arrived(

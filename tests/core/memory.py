@@ -12,6 +12,7 @@ from relay.core.dispatch import Account
 from relay.core.event import Event
 from relay.core.job import Attempt, Job
 from relay.core.ledger import (
+    ADDED,
     KEYS,
     Adoption,
     Callback,
@@ -143,8 +144,7 @@ class Memory:
         return self._tables.setdefault(record_type, {})
 
     def _key(self, record: Record) -> object:
-        names = KEYS.get(type(record), "id")
-        return tuple(getattr(record, name) for name in names.split()) if names else self._count
+        return self._count if type(record) in ADDED else tuple(getattr(record, name) for name in KEYS[type(record)])
 
     def _empty_bodies(self, job_id: str) -> None:
         for kind in (Callback, Quarantined):

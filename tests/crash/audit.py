@@ -128,7 +128,7 @@ def _of_deliveries(sql: sqlite3.Connection, settled: bool) -> Iterator[str]:
 
 
 def _rows(sql: sqlite3.Connection, kind: type[T], tail: str, *values: object) -> list[T]:
-    table = TABLES[kind][0]
+    table = TABLES[kind]
     found = sql.execute(f"SELECT {columns(kind)} FROM {table} {tail}", values)  # noqa: S608 # names of ours
     return [from_row(kind, row) for row in found]
 

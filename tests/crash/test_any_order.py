@@ -93,7 +93,7 @@ class Life:
         return self.all(kind)[-1]
 
     def all(self, kind: type[Any]) -> list[Any]:
-        found = self.file._sql.execute(f"SELECT {columns(kind)} FROM {TABLES[kind][0]}")  # noqa: S608 # names of ours
+        found = self.file._sql.execute(f"SELECT {columns(kind)} FROM {TABLES[kind]}")  # noqa: S608 # names of ours
         return [from_row(kind, row) for row in found]
 
     def apply(self, happening: Happening[Any]) -> Any:

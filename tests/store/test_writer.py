@@ -33,8 +33,8 @@ class Held:
         self.told.append(written.head)
 
 
-def begin(one: Writer, *names: str) -> list["asyncio.Task[Any]"]:
-    return [asyncio.create_task(one.apply(queued(name))) for name in names]
+def begin(one: Writer, *names: str) -> list["asyncio.Future[Any]"]:
+    return [one.begin(queued(name)) for name in names]
 
 
 async def test_while_a_group_is_written_the_next_one_gathers() -> None:
@@ -43,7 +43,6 @@ async def test_while_a_group_is_written_the_next_one_gathers() -> None:
     first = begin(one, "first")
     await held.begun.wait()
     rest = begin(one, *"abcde")
-    await asyncio.sleep(0)
     held.go.set()
     assert await asyncio.gather(*first, *rest) == [0, 0, 1, 2, 3, 4]
     assert (held.groups, held.told) == ([1, 5], [1, 5])
@@ -65,9 +64,8 @@ async def test_too_much_that_waits_is_unavailable_at_once(monkeypatch: pytest.Mo
     held = Held()
     one = Writer(held, held.hear)
     waiting = begin(one, "a", "b")
-    await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="too much waits") as refused:
-        await one.apply(queued("more"))
+        one.begin(queued("more"))
     assert refused.value.retry_after_s
     held.go.set()
     await asyncio.gather(*waiting)
@@ -106,7 +104,7 @@ async def test_closing_writes_what_waits_and_takes_nothing_more() -> None:
     closing = asyncio.create_task(one.close())
     await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="shutting down"):
-        await one.apply(queued("b"))
+        one.begin(queued("b"))
     held.go.set()
     await closing
     assert await waiting == 0
@@ -120,6 +118,6 @@ async def test_a_defect_in_whoever_is_told_does_not_end_the_writing() -> None:
     held.go.set()
     one = Writer(held, stumble)
     for name in "ab":
-        await one.apply(queued(name))
+        await one.begin(queued(name))
     assert held.groups == [1, 1]
     await one.close()
