@@ -129,7 +129,6 @@ class _Connection(HttpToolsProtocol):
             app.takes(self.parser.get_method(), self.url)
             and getattr(self.cycle, "response_complete", True)
             and not (self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused)
-            and self.parser.get_http_version() == "1.1"
         )
 
     def on_body(self, body: bytes) -> None:
@@ -144,7 +143,8 @@ class _Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         body, self._pieces = b"".join(self._pieces), None
-        exchange: Any = _Exchange(self, keep_alive=self.parser.should_keep_alive())
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        exchange: Any = _Exchange(self, keep_alive=keep_alive)
         self.cycle = exchange
         self._direct.answer_directly(self.url, self.headers, body, exchange.answer)
 
