@@ -26,7 +26,6 @@ STALLED_S: Final = 5.0
 # The same at any other time: a reader that has stopped to read would otherwise keep its connection for ever.
 UNTAKEN_S: Final = 90
 
-
 Headers = list[tuple[bytes, bytes]]
 # Takes the status, the headers and the body of an answer; called once, in the loop.
 Answer = Callable[[int, Headers, bytes], None]

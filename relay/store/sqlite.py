@@ -267,6 +267,8 @@ class WritingFile:
             self._sql.row_factory = sqlite3.Row
             self._prepare(wal_pages)
             self._migrate(new_hex)
+            # What a statement of many rows would need to be undone is no business of a disk; a migration is.
+            self._sql.execute("PRAGMA temp_store = MEMORY")
             left = self._sql.execute("SELECT value FROM meta WHERE name = 'left'").fetchone()
             # Why no relay starts on this file any more.
             self.left: str | None = left and left["value"]
@@ -286,8 +288,6 @@ class WritingFile:
         self._sql.execute("PRAGMA synchronous = FULL")
         self._sql.execute("PRAGMA busy_timeout = 5000")
         self._sql.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        # What a statement of many rows would need to be undone is no business of a disk.
-        self._sql.execute("PRAGMA temp_store = MEMORY")
         self._sql.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
 
     def _migrate(self, new_hex: Callable[[int], str]) -> None:
