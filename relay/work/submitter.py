@@ -61,7 +61,9 @@ class Submitter(Worker):
     async def recover(self) -> int:
         """Before anything is sent: an attempt whose answer never came is in doubt. How many there were."""
         found = 0
-        while attempts := await self._store.attempts_sending(self._clock.now_ms() - self._lease_ms):
+        # Where nobody else sends, all of them: those from the future too, since the clock was set back.
+        before_ms = self._clock.now_ms() - self._lease_ms if self._lease_ms else 2**62
+        while attempts := await self._store.attempts_sending(before_ms):
             for attempt in attempts:
                 await self._store.apply(self._answered(attempt, Unknown(STOPPED)))
             found += len(attempts)

@@ -292,6 +292,15 @@ async def test_a_stop_does_not_wait_for_ever_and_leaves_the_truth_on_disk(
         assert await here.states() == ["submitting"]
 
 
+async def test_an_attempt_from_before_the_clock_was_set_back_is_in_doubt_after_a_start(tmp_path: Path) -> None:
+    async with bench(tmp_path) as here:
+        await here.attempted(None)
+        here.clock.jump_wall(-3_600)
+
+        assert await here.submitter().recover() == 1
+        assert await here.states() == ["in_doubt"]
+
+
 async def test_a_stop_between_commit_and_request_still_sends_the_request(tmp_path: Path) -> None:
     """Else the attempt, which nobody has sent, would be in doubt for hours."""
     async with bench(tmp_path) as here:
