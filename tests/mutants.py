@@ -34,6 +34,8 @@ WANTED: Final = 0.9
 LIMIT_MIN_S: Final = 15.0
 # What a module's tests are where it is more than the test file of its name.
 MORE_TESTS: Final = {
+    "relay/serve.py": ("tests/test_serve_direct.py",),
+    "relay/web/callbacks.py": ("tests/web/test_callback_ways.py",),
     "relay/net/transport.py": ("tests/net/test_webhook.py",),
     "relay/web/trace.py": ("tests/web/test_metrics.py",),
     "relay/observe.py": ("tests/web/test_metrics.py", "tests/net/test_silence.py"),

@@ -84,6 +84,34 @@ async def test_a_long_body_before_it_is_no_part_of_a_head() -> None:
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
 
 
+async def test_a_head_that_came_in_pieces_gives_the_rest_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "HEAD_S", 1.5)  # not less: until its head is whole that time runs
+    listening = bound("127.0.0.1", 0)
+    async with hosted(reading, listening), asyncio.timeout(WAIT_S):
+        slow, silent = [await asyncio.open_connection(*listening.getsockname()) for _ in range(2)]
+        slow[1].write(b"POST / HTTP/1.1\r\nHost: x\r\n")
+        # By the end of another connection that was made before, the first piece was read.
+        early = await asyncio.open_connection(*listening.getsockname())
+        early[1].write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in await early[0].read()
+        slow[1].write(b"Content-Length: 2\r\n\r\n")
+        await slow[1].drain()
+        later = await asyncio.open_connection(*listening.getsockname())
+        assert await ended(silent[0])
+        assert await ended(later[0])
+        slow[1].write(b"ok")
+        assert b"200 OK" in await slow[0].readuntil(b"\r\n\r\n")
+        for _, writer in (slow, silent, early, later):
+            writer.close()
+
+
+async def reading(scope: Any, receive: Any, send: Any) -> None:
+    """Answers when the body is there."""
+    while scope["type"] == "http" and (await receive()).get("more_body"):
+        pass
+    await answering(scope, receive, send)
+
+
 async def test_a_head_in_pieces_is_answered() -> None:
     async with connected() as (reader, writer):
         for piece in (b"GET / HTTP", b"/1.1\r\nHo", b"st: x\r\n", b"\r\n"):

@@ -156,10 +156,18 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
     assert (app.direct, app.by_asgi) == ([b"1", b"5"], [b"2", b"3", b"4"])
 
 
-@pytest.mark.parametrize("sent", [post("/d", BODY, "Connection: close"), post(version="1.0")])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("/d", BODY, "Connection: close"),
+        post(version="1.0"),
+        post("/d", BODY, "Connection: keep-alive", version="1.0"),
+    ],
+    ids=["as it says", "HTTP/1.0", "HTTP/1.0 that would go on"],
+)
 async def test_a_client_that_wants_it_so_is_hung_up_on(sent: bytes) -> None:
     async with served(App()) as url, wire(url) as connection:
-        await connection.send(sent)
+        await connection.send(sent + post())
         status, headers, _ = await answer_of(connection)
         assert (status, headers["connection"]) == (201, "close")
         assert await connection.reader.read() == b""
