@@ -90,7 +90,7 @@ async def test_a_head_that_came_in_pieces_gives_the_rest_its_time(monkeypatch: p
     async with hosted(reading, listening), asyncio.timeout(WAIT_S):
         slow, silent = [await asyncio.open_connection(*listening.getsockname()) for _ in range(2)]
         slow[1].write(b"POST / HTTP/1.1\r\nHost: x\r\n")
-        # By the end of another connection that was made before, the first piece was read.
+        # By the answer to another one that is made now, the first piece was read.
         early = await asyncio.open_connection(*listening.getsockname())
         early[1].write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in await early[0].read()
