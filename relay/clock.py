@@ -10,8 +10,9 @@ import time
 from collections.abc import Awaitable
 from typing import Final, Protocol, TypeVar
 
-# Sums of seconds as floats are off by less than this; a sleeper whose time has come by the sum is not left asleep.
-ROUNDING_S: Final = 1e-9
+# Sums of seconds as floats are off by less than this, differences of two wall-clock times too; a sleeper whose time has
+# come by the sum is not left asleep.
+ROUNDING_S: Final = 1e-6
 
 T = TypeVar("T")
 

@@ -162,3 +162,17 @@ async def test_whoever_stops_waiting_stops_the_work() -> None:
     await cancelled.wait()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_sleeper_wakes_though_a_difference_of_two_wall_clock_times_is_a_little_less() -> None:
+    clock = ManualClock(1_795_000_000_123)
+    due_ms = clock.now_ms() + 5_371
+    sleeper = asyncio.create_task(clock.sleep((due_ms - clock.now_ms()) / 1000))
+    await asyncio.sleep(0)
+    by_s = next(due_ms / 1000 - (due_ms - 5_371) / 1000 for due_ms in range(due_ms, due_ms + 100) if short_of(due_ms))
+    clock.advance(by_s)
+    await sleeper
+
+
+def short_of(due_ms: int) -> bool:
+    return due_ms / 1000 - (due_ms - 5_371) / 1000 < 5.371
