@@ -139,7 +139,11 @@ class Storm:
                 here.ending_well = by == signal.SIGTERM and not relay.ended.done()
                 here.tally.terms += here.ending_well
                 here.tally.kills += not here.ending_well
-                await relay.stopped(by)
+                truncated = here.tally.truncated
+                if await relay.stopped(by) == -signal.SIGKILL and here.ending_well:
+                    # It reached the step at which it dies while it was ending: no end that cuts nobody off.
+                    here.ending_well, here.tally.truncated = False, truncated
+                    here.tally.terms, here.tally.kills = here.tally.terms - 1, here.tally.kills + 1
 
     def _rise(self, relay: Relay) -> None:
         self.relay, self.here.ending_well = relay, False
