@@ -10,6 +10,7 @@ import pytest
 
 from relay.serve import Answer, Headers, bound, hosted
 from tests.journeys import WAIT_S
+from tests.test_serve import answering
 from tests.wire import Wire, wire
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +42,7 @@ class App:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
+            await answering(scope, receive, send)
             return
         body, more = b"", True
         while more:

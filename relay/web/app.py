@@ -49,7 +49,7 @@ ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def routes() -> list[Route]:
     """All doors. Those without a scope are open: health, callbacks by their secret, artifacts by their signature."""
     return [
-        door("POST", "/callbacks/{token}", callbacks.receive),
+        door("POST", "/callbacks/{token}", callbacks.receive_callback),
         door("POST", "/callbacks/inbox/{token}", callbacks.inbox),
         door("POST", "/v1/jobs", jobs.submit, "submit"),
         door("GET", "/v1/jobs", jobs.index, "submit", "read"),

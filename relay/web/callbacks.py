@@ -15,9 +15,8 @@ from relay.core import task as tasks
 from relay.core.adopting import StrayReported
 from relay.core.receiving import Arrived, CallbackReceived, Received
 from relay.errors import LimitReached, NotFound, RelayError
-from relay.observe import logger
 from relay.vault import hash_token, new_uuid7
-from relay.web.problem import Json, problem_response, read_body
+from relay.web.problem import Json, mistake, problem_response, read_body
 
 PREFIX: Final = "/callbacks/"
 BODY_MAX_BYTES: Final = 1024 * 1024
@@ -26,7 +25,6 @@ CONTENT_TYPE_MAX_CHARS: Final = 200
 
 # A path that is its own raw form: no other spelling of it can mean anything else.
 _TARGET: Final = re.compile(rb"/callbacks/([A-Za-z0-9_\-]+)")
-_log = logger("web")
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
@@ -73,26 +71,23 @@ class CallbackDoor:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(PREFIX):
             token = scope["path"][len(PREFIX) :]
             if token and "/" not in token:
-                status, headers, body = await _answered(token, scope, receive)
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
+                response = await receive_callback(Request({**scope, "path_params": {"token": token}}, receive))
+                await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-async def receive(request: Request) -> Response:
-    """200 with `{"result"}` once committed; 404 for a token that is unknown or dead. The same as by `CallbackDoor`."""
-    status, headers, body = await _answered(request.path_params["token"], request.scope, request.receive)
-    return Response(body, status, {name.decode(): value.decode() for name, value in headers})
-
-
-async def _answered(token: str, scope: Scope, receive: Receive) -> Answer:
-    state = scope["app"].state
+async def receive_callback(request: Request) -> Response:
+    """200 with `{"result"}` once committed; 404 for a token that is unknown or dead."""
+    token, state = request.path_params["token"], request.app.state
     try:
-        body = await read_body(receive, max_bytes=BODY_MAX_BYTES, deadline_s=BODY_DEADLINE_S)
-        return _stored(state, await _begun(state, token, scope["headers"], body))
+        body = await read_body(request.receive, max_bytes=BODY_MAX_BYTES, deadline_s=BODY_DEADLINE_S)
+        told = _stored(state, await _begun(state, token, request.scope["headers"], body))
     except Exception as error:
-        return _failed(state, error)
+        told = _failed(state, error)
+    response = Response(told[2], told[0])
+    response.raw_headers = told[1]
+    return response
 
 
 def _begun(state: Any, token: str, headers: Headers, body: bytes) -> "asyncio.Future[Received]":
@@ -108,11 +103,9 @@ def _stored(state: Any, result: Received) -> Answer:
 
 
 def _failed(state: Any, error: BaseException) -> Answer:
-    if not isinstance(error, RelayError):
-        _log.error("request.failed", method="POST", exc_info=error)
-        error = RelayError("the relay made a mistake; it is in its log")
-    state.metrics.callbacks[error.code].inc()
-    response = problem_response(error)
+    told = error if isinstance(error, RelayError) else mistake(error, "POST")
+    state.metrics.callbacks[told.code].inc()
+    response = problem_response(told)
     return response.status_code, response.raw_headers, bytes(response.body)
 
 

@@ -105,9 +105,13 @@ def _taken_here(request: Request) -> list[str]:
 
 
 async def on_defect(request: Request, error: Exception) -> Response:
+    return _answer_to(request, mistake(error, request.method))
+
+
+def mistake(error: BaseException, method: str) -> RelayError:
     """A defect of ours: the client learns that much, the log the rest."""
-    _log.error("request.failed", method=request.method, exc_info=error)
-    return _answer_to(request, RelayError("the relay made a mistake; it is in its log"))
+    _log.error("request.failed", method=method, exc_info=error)
+    return RelayError("the relay made a mistake; it is in its log")
 
 
 class _Unfinished:

@@ -5,7 +5,7 @@
 The relay runs as a process of its own with the real ledger: a job and an attempt for each address, a subscription that
 wants the final events, an event for each rise of progress. Every acknowledged callback is looked for in the database.
 `parse` and `bare` have uvicorn's fast parser and loop, which the relay brings along; `plain` is `parse` as
-`pip install starlette uvicorn` serves it.
+`pip install starlette uvicorn` serves it. `door` is the relay with a store that writes no callback.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def free_port() -> int:
         return port
 
 
-def relay_server(path: Path) -> Server:
+def relay_server(path: Path, module: str = "relay.cli.main") -> Server:
     port = free_port()
     environment = {
         "RELAY_DATABASE_URL": f"sqlite:///{path}",
@@ -147,9 +147,10 @@ def relay_server(path: Path) -> Server:
         "RELAY_UPSTREAM_TOKEN": "none",
         "RELAY_ADMIN_TOKEN": "bench-admin-token-bench-admin",
     }
-    return Server([sys.executable, "-m", "relay.cli.main", "serve"], port, environment)
+    return Server([sys.executable, "-m", module, "serve"], port, environment)
 
 
+RELAYS = {"door": "tests.bench.door", "relay": "relay.cli.main"}
 # The app of a peer, and how it is served.
 PEERS = {
     "parse": ("parse", "--http", "httptools", "--loop", "uvloop"),
@@ -169,7 +170,7 @@ async def measure(kind: str, connections: int, seconds: float) -> tuple[Result, 
         path = Path(folder) / "relay.db"
         shas: list[str] = []
         attempts = await prepare(path)
-        server = relay_server(path) if kind == "relay" else peer_server(kind)
+        server = relay_server(path, RELAYS[kind]) if kind in RELAYS else peer_server(kind)
         try:
             await server.ready()
             before_s = server.cpu_s()
@@ -202,7 +203,7 @@ async def main() -> None:
     )
     for connections in map(int, given.connections.split(",")):
         rates: dict[str, float] = {}
-        for kind in (*PEERS, "relay"):
+        for kind in (*PEERS, *RELAYS):
             result, cpu_s = await measure(kind, connections, given.seconds)
             rates[kind] = result.rate
             shares = [f"{result.rate / rates[name]:.2f}" if name in rates else "" for name in ("parse", "plain")]
