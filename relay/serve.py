@@ -57,8 +57,6 @@ class _Exchange:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send all of it in one piece."""
-        if self.response_complete or self.disconnected:
-            return
         self.response_complete = True
         parts = [STATUS_LINE[status]]
         for name, value in (*self._connection.server_state.default_headers, *headers):

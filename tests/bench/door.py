@@ -1,7 +1,6 @@
 """The relay as the callback benchmark asks what its door alone costs: callbacks are answered and not written down."""
 
 import asyncio
-import sys
 from typing import Any
 
 from relay.cli.main import main
@@ -22,4 +21,4 @@ def begin(store: SqliteStore, happening: Any) -> "asyncio.Future[Any]":
 
 if __name__ == "__main__":
     SqliteStore.begin = begin  # type: ignore[method-assign, assignment]
-    sys.exit(main())
+    main()

@@ -109,6 +109,18 @@ async def test_a_happening_that_fails_does_not_fail_its_neighbours_and_leaves_no
         assert [job.id for job in await store.jobs(JobFilter(), None, 9)] == ["d", "a"]
 
 
+async def test_callbacks_of_one_group_each_see_what_those_before_them_changed(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await apply_all(store, submitted(), started(), answered(accepted()))
+        for some in (("0.1", "0.5", "0.3"), ("0.6", "0.6", "0.7")):
+            reported = [callback(task_body("RUNNING", progress)) for progress in some]
+            await asyncio.gather(*map(store.apply, reported))
+        (attempt,) = await store.attempts(submitted().job.id)
+        effects = [one.effect for one in await store.callbacks(attempt.job_id, 0, 9)]
+        assert (attempt.callbacks, len(effects)) == (5, 5)
+        assert ["late" in effect for effect in effects] == [False, False, True, False, False]
+
+
 async def test_of_a_happening_that_fails_half_way_nothing_is_written(tmp_path: Path) -> None:
     async with opened(tmp_path / "relay.db") as store:
         await store.apply(queued("a"))
